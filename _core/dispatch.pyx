@@ -1,0 +1,536 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Which task goes to which worker, and which answer belongs to which task. No I/O, no clocks.
+
+                    any thread          the pool's own loop
+    Task ──submit──> Inbox ──add──> queue ──pump──> WorkerLink.send ──> FrameWriter
+    Task <─succeed, fail──────────────────────────── WorkerLink.on_frame <── frames
+
+A worker gets up to ``qsize`` tasks, and more while the time they are expected to take is below
+``AHEAD_NS``: tiny tasks travel many at a time, slow ones wait here for the first worker that is
+free.  What a call of a function takes is learned from the times that come back with results.
+
+Everything but Inbox.put, Dispatcher.submit and the end of a Function's life happens on the thread
+of the pool's loop.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
+
+from collections import deque
+
+from distex._core.framing cimport (
+    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, PART, RESULT,
+)
+from distex.errors import ProtocolError, load_exception
+
+cdef enum:
+    # tiny tasks are sent ahead while what is on the worker takes less than this
+    AHEAD_NS = 2_000_000
+    # tasks of less than this are packed onto one worker while it has less than PACK_NS to do:
+    # to wake another one costs more than to wait
+    TINY_NS = 25_000
+    PACK_NS = 60_000
+    # how many links are looked at when none is idle
+    SCAN_LINKS = 32
+    SLOT_BITS = 16
+    SLOT_COUNT = 1 << 16
+    # items taken from an inbox before the loop gets to do its I/O
+    DRAIN_BATCH = 10_000
+    # flags of CALL: arguments and keyword arguments are one value
+    PACKED = 1
+
+
+cdef class Inbox:
+    """Hands items over to a loop from any thread; a burst of them wakes it once."""
+
+    def __init__(self, loop, handle):
+        self.loop = loop
+        self.handle = handle
+        self.items = deque()
+
+    cpdef int put(self, object item) except -1:
+        """Have handle(item) run on the loop. Raises RuntimeError if the loop is closed."""
+        self.items.append(item)
+        if not self.armed:
+            self.armed = True
+            self.loop.call_soon_threadsafe(self._drain)
+        return 0
+
+    def _drain(self):
+        self.armed = False
+        items = self.items
+        handle = self.handle
+        for _ in range(DRAIN_BATCH):
+            try:
+                item = items.popleft()
+            except IndexError:
+                return
+            handle(item)
+        if not self.armed:  # let the loop do its I/O before the rest
+            self.armed = True
+            self.loop.call_soon(self._drain)
+
+
+cdef class FunctionTable:
+    """Gives functions their ids, and takes the ids back once a function is gone."""
+
+    def __init__(self, Inbox inbox):
+        self.thread = PyThread_get_thread_ident()
+        self.free_ids = []
+        self.next_id = 1
+        self.inbox = inbox
+
+
+cdef class Function:
+    """A function in the form that workers are sent. It lives as long as a task, a map or a cache
+    refers to it; then the workers are told to forget it.
+
+    Args:
+        table: the pool's functions.
+        name: what errors call it.
+        payload: the function, pickled.
+        segments: the buffers that the pickle refers to.
+        is_async: whether calling it gives a coroutine.
+    """
+
+    def __init__(self, FunctionTable table, str name, bytes payload, list segments, is_async):
+        self.name = name
+        self.payload = payload
+        self.segments = segments
+        self.is_async = is_async
+        self.links = []
+        if table.free_ids:
+            self.id = table.free_ids.pop()
+        else:
+            self.id = table.next_id
+            table.next_id += 1
+        self.table = table
+
+    def __del__(self):
+        if self.table is not None:
+            try:
+                self.table.inbox.put((self.id, self.links))
+            except RuntimeError:  # the loop is closed, and with it the workers are gone
+                pass
+
+    cdef int measured(self, double ns, uint32_t calls) except -1:
+        """Learn from what some calls took on average: up fast, so that a slow spell is soon sent
+        one by one, but not all at once, as a call that was interrupted makes no others slow."""
+        if self.cost_ns == 0:
+            self.cost_ns = max(ns, 1)
+        elif ns > self.cost_ns:
+            self.cost_ns = min(ns, 4 * self.cost_ns + 10_000)
+        else:
+            self.cost_ns += min(0.25 * calls, 1) * (ns - self.cost_ns)
+        return 0
+
+
+cdef class Task:
+    """One call on its way. What it ends as is up to its subclasses, see futures.pyx."""
+
+    def __cinit__(self):
+        self.calls = 1
+        self.kind = CALL
+
+    cdef bint start(self) except -1:
+        """Called once, as it is about to be sent; False: it was cancelled, drop it."""
+        return True
+
+    cdef bint put_native(self, Buffer out, Codec codec) except -1:
+        """Write the body if that runs no code of the user's; else write nothing: False."""
+        self.flags = 0
+        return codec.put_call_native(out, self.args, self.kwargs)
+
+    cdef int put(self, Buffer out, Codec codec, list segments) except -1:
+        """Write the body to a private buffer."""
+        self.flags = PACKED
+        return codec.put_pickled(out, (self.args, self.kwargs), segments)
+
+    cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1:
+        try:
+            value = codec.get(cursor, segments)
+        except BaseException as exc:
+            exc.add_note(f"raised while the result of {self.function.name} was being read")
+            self.fail(exc)
+        else:
+            self.succeed(value)
+        return 0
+
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
+        raise ProtocolError("part of a result for a task that is not a chunk")
+
+    cdef int succeed(self, object value) except -1:
+        return 0
+
+    cdef int fail(self, object exc) except -1:
+        return 0
+
+    cdef int drop(self) except -1:
+        """The pool cancels the task, which has not been sent."""
+        return 0
+
+    cdef int cancelled_remotely(self) except -1:
+        """The worker says that it dropped or cancelled the task as it was asked to."""
+        return 0
+
+    @property
+    def name(self):
+        """What errors call the function."""
+        return self.function.name
+
+
+cdef class WorkerLink(FrameHandler):
+    """The pool's end of one worker: the tasks it has, and what it was told.
+
+    Args:
+        dispatcher: whose worker it is.
+        out: where frames for the worker are written.
+        worker: whatever describes the worker in errors.
+    """
+
+    def __init__(self, Dispatcher dispatcher, FrameWriter out, worker):
+        self.dispatcher = dispatcher
+        self.out = out
+        self.worker = worker
+        self.slots = []
+        self.free_slots = []
+        self.known = set()
+
+    cdef bint has_room(self, double cost_ns):
+        if self.lost or self.retiring or self.out.congested():
+            return False
+        if self.in_flight < self.dispatcher.qsize:
+            return True
+        return (cost_ns > 0 and self.load_ns + cost_ns <= AHEAD_NS
+                and self.dispatcher.qsize > 1 and self.in_flight < SLOT_COUNT - 1)
+
+    cdef int send(self, Task task) except -1:
+        """Write the task to the worker, or fail it if its arguments can't be written."""
+        cdef FrameWriter out = self.out
+        cdef Dispatcher dispatcher = self.dispatcher
+        cdef Function function = task.function
+        cdef Py_ssize_t mark, slot
+        cdef Buffer scratch = None
+        cdef list segments = None
+        if function is not self.latest:
+            if function.id not in self.known:
+                out.frame(FUNCTION, 0, 0, function.id, PyBytes_AS_STRING(function.payload),
+                          PyBytes_GET_SIZE(function.payload), function.segments)
+                self.known.add(function.id)
+                function.links.append(self)
+            self.latest = function
+        mark = out.begin(<Kind>task.kind, 0, function.id, 0)
+        if not task.put_native(out, dispatcher.codec):
+            out.size = mark
+            scratch = Buffer.__new__(Buffer)
+            segments = []
+            try:
+                task.put(scratch, dispatcher.codec, segments)
+            except BaseException as exc:
+                exc.add_note(f"raised while the arguments of {function.name} were being pickled")
+                task.fail(exc)
+                return 0
+            if self.lost:  # while pickling
+                dispatcher.queue.appendleft(task)
+                return 0
+        # only now, as pickling may have sent other tasks: ids rise in the order of the frames
+        if self.free_slots:
+            slot = self.free_slots.pop()
+            self.slots[slot] = task
+        else:
+            slot = len(self.slots)
+            self.slots.append(task)
+        self.sequence += 1
+        task.wire_id = self.sequence << SLOT_BITS | <uint64_t>slot
+        task.link = self
+        task.booked_ns = function.cost_ns * task.calls
+        self.load_ns += task.booked_ns
+        self.in_flight += 1
+        dispatcher.in_flight += 1
+        if scratch is None:
+            (<Header*>(out.data + mark)).id = task.wire_id
+            (<Header*>(out.data + mark)).flags = task.flags
+            out.end(mark)
+        else:
+            out.frame(<Kind>task.kind, task.flags, function.id, task.wire_id,
+                      scratch.data, scratch.size, segments)
+        return 0
+
+    def cancel(self, Task task):
+        """Ask the worker to drop the task, or to cancel it if it is a coroutine that runs. It
+        keeps its place until the worker has answered."""
+        if task.link is self and not self.lost:
+            self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
+
+    def forget(self, id):
+        """Tell the worker that a function will not be called any more."""
+        if id in self.known:
+            self.known.discard(id)
+            if not self.lost:
+                self.out.frame(FORGET, 0, 0, id, NULL, 0, None)
+        if self.latest is not None and self.latest.id == id:
+            self.latest = None
+
+    cdef Task _find(self, uint64_t id):
+        cdef Py_ssize_t slot = id & (SLOT_COUNT - 1)
+        cdef Task task = None
+        if slot < len(self.slots):
+            task = self.slots[slot]
+        if task is None or task.wire_id != id:
+            raise ProtocolError(f"an answer to task {id}, which the worker does not have")
+        return task
+
+    cdef int _settle(self, Py_ssize_t slot, Task task) except -1:
+        """The worker is done with the task."""
+        self.slots[slot] = None
+        self.free_slots.append(slot)
+        self.in_flight -= 1
+        self.load_ns -= task.booked_ns
+        self.tasks_done += 1
+        self.dispatcher.in_flight -= 1
+        task.link = None
+        if self.in_flight == 0:
+            self.load_ns = 0  # and whatever rounding has left there
+            # without work it keeps no function alive
+            self.latest = None
+            if not self.idle_listed and not self.lost:
+                self.idle_listed = True
+                self.dispatcher.idle.append(self)
+        return 0
+
+    cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
+        cdef Cursor cursor
+        cdef Task task
+        cdef int kind = header.kind
+        if kind < RESULT or kind > CANCELLED:
+            return FrameHandler.on_frame(self, header, body, segments)
+        task = self._find(header.id)
+        cursor.data = body
+        cursor.end = body + header.length
+        cursor.segment = 0
+        if kind == PART:
+            return task.on_part(&cursor, segments, self.dispatcher.codec)
+        self._settle(header.id & (SLOT_COUNT - 1), task)
+        if kind == RESULT:
+            if header.flags:  # it gave a coroutine
+                task.function.is_async = True
+                task.function.cost_ns = 0
+            else:
+                task.function.measured(<double>header.aux / task.calls, task.calls)
+            return task.on_result(&cursor, segments, self.dispatcher.codec)
+        if kind == CANCELLED:
+            return task.cancelled_remotely()
+        try:
+            exc = load_exception(self.dispatcher.codec.get(&cursor, segments), self.worker)
+        except Exception as failure:
+            exc = failure
+        return task.fail(exc)
+
+    cdef int on_batch_end(self) except -1:
+        self.dispatcher.full = False
+        return self.dispatcher.pump(self)
+
+    def writable(self):
+        """The worker takes data again."""
+        self.dispatcher.full = False
+        self.dispatcher.pump(self)
+
+    def disconnected(self, exc):
+        """The connection to the worker is gone."""
+        self.worker.disconnected(exc)
+
+    def say_goodbye(self):
+        """Tell the worker that it may go."""
+        if not self.lost:
+            self.retiring = True
+            self.out.frame(BYE, 0, 0, 0, NULL, 0, None)
+
+    def retire(self):
+        """Send it no further tasks; those it has are done."""
+        self.retiring = True
+
+    def lose(self, started_id, make_exception):
+        """The worker is gone. The tasks that it may have started fail with
+        ``make_exception(task)``; the others wait for another worker, before all that wait already.
+
+        Args:
+            started_id: wire id of the last task that it started; None: not known.
+            make_exception: called with each task that is lost.
+        """
+        if self.lost:
+            return
+        self.lost = True
+        dispatcher = self.dispatcher
+        dispatcher.links.remove(self)
+        if dispatcher.packing is self:
+            dispatcher.packing = None
+        cdef Task task
+        tasks = sorted((task for task in self.slots if task is not None), key=_wire_id)
+        self.slots = []
+        self.latest = None
+        dispatcher.in_flight -= len(tasks)
+        self.in_flight = 0
+        move = []
+        for task in tasks:
+            task.link = None
+            if started_id is None or task.wire_id <= started_id or task.pinned:
+                task.fail(make_exception(task))
+            else:
+                move.append(task)
+        dispatcher.queue.extendleft(reversed(move))
+        dispatcher.full = False
+        dispatcher.pump(None)
+
+
+def _wire_id(Task task):
+    return task.wire_id
+
+
+cdef class Dispatcher:
+    """Distributes tasks over the workers of one pool.
+
+    Args:
+        loop: the event loop on whose thread everything happens; the one running now.
+        codec: how data are written.
+        qsize: tasks that a worker may have at a time however long they take.
+    """
+
+    def __init__(self, loop, Codec codec, Py_ssize_t qsize):
+        self.loop = loop
+        self.thread = PyThread_get_thread_ident()
+        self.codec = codec
+        self.qsize = qsize
+        self.inbox = Inbox(loop, self._receive)
+        self.functions = FunctionTable(self.inbox)
+        self.links = []
+        self.idle = []
+        self.queue = deque()
+
+    @property
+    def outstanding(self):
+        """Tasks that wait or are on a worker."""
+        return len(self.queue) + self.in_flight
+
+    def on_home_thread(self):
+        """Whether the caller is on the thread of the pool's loop."""
+        return PyThread_get_thread_ident() == self.thread
+
+    def connect(self, FrameWriter out, worker):
+        """Take a worker in; the handler for its frames."""
+        link = WorkerLink(self, out, worker)
+        self.links.append(link)
+        link.idle_listed = True
+        self.idle.append(link)
+        self.full = False
+        self.pump(link)
+        return link
+
+    def close(self, make_exception):
+        """Take no further tasks; those that are left fail with ``make_exception(task)``."""
+        cdef Task task
+        self.closed = make_exception
+        queue = self.queue
+        while queue:
+            task = queue.popleft()
+            task.fail(make_exception(task))
+        for link in list(self.links):
+            link.lose(None, make_exception)
+
+    def cancel_queued(self):
+        """Cancel all that no worker has yet."""
+        cdef Task task
+        queue = self.queue
+        while queue:
+            task = queue.popleft()
+            task.drop()
+
+    cpdef int submit(self, Task task) except -1:
+        """Have a task done, from any thread. Raises RuntimeError if the pool's loop is closed."""
+        if PyThread_get_thread_ident() == self.thread:
+            return self.add(task)
+        return self.inbox.put(task)
+
+    def _receive(self, item):
+        if isinstance(item, Task):
+            self.add(<Task>item)
+        elif isinstance(item, tuple):
+            id, links = item
+            for link in links:
+                (<WorkerLink>link).forget(id)
+            self.functions.free_ids.append(id)
+        else:
+            item()
+
+    cdef int add(self, Task task) except -1:
+        cdef WorkerLink link
+        if self.closed is not None:
+            return task.fail(self.closed(task))
+        if not self.full and not self.queue:
+            link = self.choose(self._cost(task), None)
+            if link is not None:
+                if task.start():
+                    link.send(task)
+                return 0
+            self.full = bool(self.links)
+        self.queue.append(task)
+        return 0
+
+    def send_to(self, WorkerLink link, Task task):
+        """Have a task done by one certain worker, behind all that it has already."""
+        task.pinned = True
+        if task.start():
+            link.send(task)
+
+    cdef double _cost(self, Task task):
+        if task.function.is_async:
+            return 0.0
+        return task.function.cost_ns * task.calls
+
+    cdef int pump(self, WorkerLink hint) except -1:
+        """Send what waits for as long as there is room."""
+        cdef WorkerLink link
+        cdef Task task
+        queue = self.queue
+        while queue:
+            task = queue[0]
+            link = self.choose(self._cost(task), hint)
+            if link is None:
+                self.full = bool(self.links)
+                return 0
+            queue.popleft()
+            if task.start():
+                link.send(task)
+        if self.in_flight == 0 and self.on_drained is not None:
+            callback, self.on_drained = self.on_drained, None
+            callback()
+        return 0
+
+    cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
+        """The worker that should do a task of this cost (0: not known), or None: wait."""
+        cdef WorkerLink link, best
+        cdef Py_ssize_t i, n
+        if 0 < cost_ns < TINY_NS:
+            link = self.packing
+            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= PACK_NS
+                    and link.has_room(cost_ns)):
+                return link
+        while self.idle:
+            link = self.idle[len(self.idle) - 1]
+            if link.in_flight == 0 and link.has_room(cost_ns):
+                self.packing = link
+                return link
+            link.idle_listed = False
+            self.idle.pop()
+        best = None
+        if hint is not None and hint.has_room(cost_ns):
+            best = hint
+        n = len(self.links)
+        for i in range(min(n, SCAN_LINKS)):
+            self.cursor += 1
+            if self.cursor >= n:
+                self.cursor = 0
+            link = self.links[self.cursor]
+            if link.has_room(cost_ns) and (best is None or link.load_ns < best.load_ns):
+                best = link
+        if best is not None:
+            self.packing = best
+        return best

@@ -1,0 +1,426 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The worker's side: run the tasks that come in, and answer each exactly once.
+
+    frames ──on_frame──> run at once ──> RESULT, ERROR ──> FrameWriter
+                  │          ^
+                  └> queue ──┘ when this turn of the loop has taken long enough
+
+Tasks start in the order in which they came.  A plain function blocks the worker; a coroutine runs
+on its loop beside others.  Results are collected and sent together, but none waits for long: they
+go out before a call that is likely to be slow, and whenever HOLD_NS have passed.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memcpy
+
+from collections import deque
+from functools import partial
+
+from distex._core.codec cimport Codec, Cursor
+from distex._core.framing cimport (
+    CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RESULT,
+    Buffer, FrameHandler, FrameWriter, Header, Kind,
+)
+from distex.errors import ProtocolError
+
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    #include <windows.h>
+    static int64_t distex_clock_ns(void) {
+        LARGE_INTEGER count, frequency;
+        QueryPerformanceCounter(&count);
+        QueryPerformanceFrequency(&frequency);
+        return (int64_t)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
+    }
+    #else
+    #include <time.h>
+    static int64_t distex_clock_ns(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+    #endif
+    """
+    int64_t distex_clock_ns() nogil
+
+cdef extern from "Python.h":
+    bint PyCoro_CheckExact(object obj)
+
+cdef enum:
+    # a turn of the loop in which plain functions run; then it gets to its other work
+    TURN_NS = 5_000_000
+    # results are not held back for longer, nor before a call that is likely to take SLOW_NS
+    HOLD_NS = 500_000
+    SLOW_NS = 50_000
+    # calls of a chunk between two looks at the clock while they take less than TINY_NS each
+    TINY_NS = 2_000
+    STRIDE = 16
+    # results of a chunk are sent on when they are this many bytes or segments
+    RESULTS_BYTES = 256 * 1024
+    RESULTS_SEGMENTS = 256
+    # flags: see dispatch.pyx and futures.pyx
+    PACKED = 1
+    SPREAD = 1
+    FROM_COROUTINE = 1
+
+
+cdef class Entry:
+    """A function that the pool sent."""
+
+    cdef object load(self, object loads):
+        if self.function is None:
+            try:
+                self.function = loads(self.payload, self.segments)
+            except BaseException as exc:
+                exc.add_note("raised while the function was being loaded on the worker")
+                raise
+            self.payload = None
+            self.segments = None
+        return self.function
+
+    cdef int took(self, double ns) except -1:
+        self.slow_ns = max(ns, 0.9 * self.slow_ns)
+        return 0
+
+
+cdef class Job:
+    """A task that could not be run on the spot."""
+
+
+cdef bint is_awaitable(object value):
+    return PyCoro_CheckExact(value) or hasattr(type(value), "__await__")
+
+
+cdef class Runner(FrameHandler):
+    """Runs the tasks of one worker.
+
+    Args:
+        loop: the worker's event loop.
+        codec: how data are written.
+        load_function: ``load_function(payload, buffers)`` gives the function.
+        dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
+        page: two 64-bit numbers, writable: id of the last task started, of the last one done.
+    """
+
+    def __init__(self, loop, Codec codec, load_function, dump_error, page):
+        self.loop = loop
+        self.codec = codec
+        self.load_function = load_function
+        self.dump_error = dump_error
+        self.functions = {}
+        self.queue = deque()
+        self.jobs = {}
+        self.page = page
+
+    def connected(self, connection):
+        self.connection = connection
+        self.out = connection
+
+    def writable(self):
+        self._schedule()
+
+    # --- what comes in
+
+    cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
+        cdef int kind = header.kind
+        cdef Cursor cursor
+        cdef Entry entry
+        cdef Job job
+        if kind == CALL or kind == CHUNK:
+            entry = self.functions.get(header.aux)
+            if entry is None:
+                raise ProtocolError(f"a call of function {header.aux}, which was not sent")
+            if self.now_ns == 0:
+                self._begin_turn()
+            if kind == CALL and not self.queue and self.now_ns < self.turn_end_ns \
+                    and not self.out.congested():
+                cursor.data = body
+                cursor.end = body + header.length
+                cursor.segment = 0
+                return self._call(entry, header.id, header.flags, &cursor, segments)
+            job = Job.__new__(Job)
+            job.id = header.id
+            job.entry = entry
+            job.kind = kind
+            job.flags = header.flags
+            job.body = PyBytes_FromStringAndSize(body, header.length)
+            job.segments = segments
+            job.cursor.data = PyBytes_AS_STRING(job.body)
+            job.cursor.end = job.cursor.data + header.length
+            job.cursor.segment = 0
+            return self._enqueue(job)
+        if kind == FUNCTION:
+            entry = Entry.__new__(Entry)
+            entry.payload = PyBytes_FromStringAndSize(body, header.length)
+            entry.segments = segments
+            entry.slow_ns = 2 * SLOW_NS
+            self.functions[header.id] = entry
+            return 0
+        if kind == FORGET:
+            self.functions.pop(header.id, None)
+            return 0
+        if kind == CANCEL:
+            return self._cancel(header.id)
+        return FrameHandler.on_frame(self, header, body, segments)
+
+    cdef int on_batch_end(self) except -1:
+        if self.queue and not self.scheduled:
+            self._run_queue()
+        self.now_ns = 0
+        return 0
+
+    cdef int _begin_turn(self) except -1:
+        self.now_ns = distex_clock_ns()
+        self.turn_end_ns = self.now_ns + TURN_NS
+        if self.out.size == 0:
+            self.sent_ns = self.now_ns
+        return 0
+
+    cdef int _enqueue(self, Job job) except -1:
+        self.queue.append(job)
+        self.jobs[job.id] = job
+        return 0
+
+    cdef int _schedule(self) except -1:
+        if self.queue and not self.scheduled and not self.out.congested():
+            self.scheduled = True
+            self.loop.call_soon(self._run_queue)
+        return 0
+
+    def _run_queue(self):
+        """Run what waits, until the turn is over."""
+        cdef Job job
+        self.scheduled = False
+        if self.now_ns == 0:
+            self._begin_turn()
+        while self.queue and self.now_ns < self.turn_end_ns and not self.out.congested():
+            job = self.queue.popleft()
+            if job.cancelled:
+                continue
+            if job.kind == CALL:
+                del self.jobs[job.id]
+                self._call(job.entry, job.id, job.flags, &job.cursor, job.segments)
+            elif not self._chunk(job):
+                if job.task is None:  # it goes on in the next turn
+                    self.queue.appendleft(job)
+            else:
+                del self.jobs[job.id]
+        self.now_ns = 0
+        self._flush()
+        self._schedule()
+
+    cdef int _cancel(self, uint64_t id) except -1:
+        cdef Job job = self.jobs.get(id)
+        if job is None:  # done before the request came
+            return 0
+        if job.task is not None:
+            job.task.cancel()
+            return 0
+        del self.jobs[id]
+        job.cancelled = True
+        job.body = None
+        job.results = None
+        return self.out.frame(CANCELLED, 0, 0, id, NULL, 0, None)
+
+    # --- running
+
+    cdef int _flush(self) except -1:
+        self.sent_ns = self.now_ns
+        self.connection.flush()
+        return 0
+
+    cdef bint _send_now(self, Entry entry):
+        """Whether results should not wait for a call of this function."""
+        return entry.slow_ns >= SLOW_NS or self.now_ns - self.sent_ns >= HOLD_NS
+
+    cdef int _flush_before(self, Entry entry) except -1:
+        if (self.out.size or self.out.parts) and self._send_now(entry):
+            self._flush()
+        return 0
+
+    cdef int _call(self, Entry entry, uint64_t id, int flags, Cursor* cursor,
+                   list segments) except -1:
+        cdef int64_t began = self.now_ns
+        cdef Py_ssize_t mark
+        cdef Job job
+        self._flush_before(entry)
+        self.page[0] = id
+        try:
+            function = entry.function
+            if function is None:
+                function = entry.load(self.load_function)
+                began = distex_clock_ns()
+            if flags & PACKED:
+                args, kwargs = self.codec.get(cursor, segments)
+                value = function(*args, **kwargs)
+            else:
+                args = self.codec.get(cursor, segments)
+                names = self.codec.get(cursor, segments)
+                if names is None:
+                    value = function(*<tuple>args)
+                else:
+                    value = function(*args, **dict(zip(names[::2], names[1::2])))
+            args = kwargs = None
+            self.now_ns = distex_clock_ns()
+            mark = self.out.begin(RESULT, 0, _clamp(self.now_ns - began), id)
+            if self.codec.put_native(self.out, value):
+                self.out.end(mark)
+            else:
+                self.out.size = mark
+                if is_awaitable(value):
+                    job = Job.__new__(Job)
+                    job.id = id
+                    self.jobs[id] = job
+                    self._await(job, value)
+                    return 0
+                self._send_value(id, 0, self.now_ns - began, value)
+        except BaseException as exc:
+            self.now_ns = distex_clock_ns()
+            self._send_error(id, exc)
+        self.page[1] = id
+        entry.took(<double>(self.now_ns - began))
+        return 0
+
+    cdef bint _chunk(self, Job job) except -1:
+        """Run calls of a chunk: True once it is answered, False if it goes on later."""
+        cdef int64_t before, elapsed
+        cdef uint32_t n = 0, stride = 0
+        cdef Entry entry = job.entry
+        try:
+            function = entry.load(self.load_function)
+            if job.results is None:
+                memcpy(&job.calls, job.cursor.data, 4)
+                job.cursor.data += 4
+                job.results = Buffer.__new__(Buffer)
+                job.results.put(<const char*>&n, 4)
+                job.result_segments = []
+            before = self.now_ns = distex_clock_ns()
+            n = 0
+            while job.done < job.calls:
+                if stride == 0:
+                    if job.unsent and self._send_now(entry):
+                        self._send_results(job, PART)
+                    self._flush_before(entry)
+                self.page[0] = job.id
+                item = self.codec.get(&job.cursor, job.segments)
+                if job.flags & SPREAD:
+                    value = function(*item)
+                else:
+                    value = function(item)
+                item = None
+                n += 1
+                if not self.codec.put_native(job.results, value):
+                    if is_awaitable(value):
+                        self._await(job, value)
+                        return False
+                    self._chunk_value(job, value)
+                else:
+                    job.done += 1
+                    job.unsent += 1
+                if stride:
+                    stride -= 1
+                    continue
+                self.now_ns = distex_clock_ns()
+                elapsed = self.now_ns - before
+                job.spent_ns += elapsed
+                before = self.now_ns
+                entry.took(<double>elapsed / n)
+                if elapsed < TINY_NS * n:
+                    stride = STRIDE
+                n = 0
+                if self.now_ns >= self.turn_end_ns and job.done < job.calls:
+                    return False
+        except BaseException as exc:
+            self.now_ns = distex_clock_ns()
+            if job.unsent:
+                self._send_results(job, PART)
+            self._send_error(job.id, exc)
+        else:
+            self.now_ns = distex_clock_ns()
+            job.spent_ns += self.now_ns - before
+            self._send_results(job, RESULT)
+        self.page[1] = job.id
+        return True
+
+    cdef int _chunk_value(self, Job job, object value) except -1:
+        self.codec.put(job.results, value, job.result_segments)
+        job.done += 1
+        job.unsent += 1
+        if job.results.size > RESULTS_BYTES or len(job.result_segments) > RESULTS_SEGMENTS:
+            self._send_results(job, PART)
+        return 0
+
+    cdef int _await(self, Job job, object awaitable) except -1:
+        """Let a coroutine run on the loop; _awaited() answers for it."""
+        job.from_coroutine = True
+        job.task = self.loop.create_task(_outcome(awaitable))
+        job.task.add_done_callback(partial(self._awaited, job))
+        return 0
+
+    def _awaited(self, Job job, task):
+        job.task = None
+        if task.cancelled():  # before it began
+            ok, value = False, None
+        else:
+            ok, value = task.result()
+        if job.kind == CHUNK and ok:
+            try:
+                self._chunk_value(job, value)
+            except BaseException as exc:
+                ok, value = False, exc
+            else:
+                self.queue.appendleft(job)
+                self._schedule()
+                return
+        self.jobs.pop(job.id, None)
+        if ok:
+            self._send_value(job.id, FROM_COROUTINE, 0, value)
+        elif value is None:
+            self.out.frame(CANCELLED, 0, 0, job.id, NULL, 0, None)
+        else:
+            if job.unsent:
+                self._send_results(job, PART)
+            self._send_error(job.id, value)
+
+    # --- answers
+
+    cdef int _send_value(self, uint64_t id, int flags, int64_t ns, object value) except -1:
+        cdef Buffer scratch = Buffer.__new__(Buffer)
+        cdef list segments = []
+        try:
+            self.codec.put(scratch, value, segments)
+        except BaseException as exc:
+            exc.add_note(f"raised while the result, a {type(value).__name__}, was being pickled")
+            return self._send_error(id, exc)
+        return self.out.frame(RESULT, flags, _clamp(ns), id, scratch.data, scratch.size, segments)
+
+    cdef int _send_error(self, uint64_t id, object exc) except -1:
+        cdef Buffer scratch = Buffer.__new__(Buffer)
+        cdef list segments = []
+        self.codec.put(scratch, self.dump_error(exc), segments)
+        return self.out.frame(ERROR, 0, 0, id, scratch.data, scratch.size, segments)
+
+    cdef int _send_results(self, Job job, int kind) except -1:
+        cdef Buffer results = job.results
+        cdef uint32_t none = 0
+        memcpy(results.data, &job.unsent, 4)
+        self.out.frame(<Kind>kind, job.from_coroutine, _clamp(job.spent_ns), job.id, results.data, results.size,
+                       job.result_segments)
+        results.size = 0
+        results.put(<const char*>&none, 4)
+        job.result_segments = []
+        job.unsent = 0
+        return 0
+
+
+async def _outcome(awaitable):
+    """Await it: (True, value) or (False, exception), as SystemExit and KeyboardInterrupt raised
+    out of a task would end the loop."""
+    try:
+        return True, await awaitable
+    except BaseException as exc:
+        return False, exc
+
+
+cdef inline uint32_t _clamp(int64_t ns):
+    return <uint32_t>min(max(ns, 0), 0xFFFFFFFF)

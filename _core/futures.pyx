@@ -1,0 +1,493 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""What a task is to whoever waits for it.
+
+    Task                the dispatcher's view, see dispatch.pyx
+    ├── AsyncTask       awaitable in one event loop: run_async
+    ├── ConcurrentTask  base of the concurrent.futures.Future that submit returns
+    └── ChunkTask       several items of a map; values are taken out as they come
+
+Task and future are one object: a million that wait cost little, and none is looked up.
+"""
+from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from asyncio import CancelledError, InvalidStateError
+from concurrent.futures import Future as _Future
+from concurrent.futures._base import (
+    CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
+)
+from threading import Condition
+
+from distex._core.codec cimport Codec, Cursor
+from distex._core.dispatch cimport Function, Inbox, Task
+from distex._core.framing cimport CHUNK, Buffer
+
+from distex.errors import ProtocolError
+
+cdef extern from "Python.h":
+    void PyErr_SetObject(object type, object value) except *
+
+cdef enum:
+    WAITING = 0
+    SENT = 1
+    DONE = 2
+    FAILED = 3
+    DROPPED = 4
+    # flags of CHUNK: items are tuples of arguments
+    SPREAD = 1
+
+
+cdef class AsyncTask(Task):
+    """One call as an awaitable; returned by ``Pool.run_async``.
+
+    It has the methods of an ``asyncio.Future`` and works wherever asyncio takes one (``gather``,
+    ``wait_for``, ``shield``, ``timeout``); it also has those of a coroutine, so that
+    ``asyncio.create_task`` and ``TaskGroup.create_task`` take it.  The call is on its way as soon
+    as the object exists.  ``cancel()`` drops a call that no worker has started, and cancels a
+    coroutine that runs.
+    """
+
+    def __init__(self, Function function, tuple args, dict kwargs, loop, Inbox inbox):
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.loop = loop
+        self.inbox = inbox
+
+    def __del__(self):
+        if self.state == FAILED and self.unseen:
+            self.loop.call_exception_handler({
+                "message": "the exception of a distex task was never retrieved",
+                "exception": self.value,
+                "future": self,
+            })
+
+    def __repr__(self):
+        names = ("pending", "pending", "finished", "failed", "cancelled")
+        return f"<{type(self).__name__} {names[self.state]}>"
+
+    # --- the dispatcher's side: the pool's thread
+
+    cdef bint start(self) except -1:
+        if self.state == WAITING:
+            self.state = SENT
+        return self.state == SENT
+
+    cdef int succeed(self, object value) except -1:
+        return self.finish(DONE, value)
+
+    cdef int fail(self, object exc) except -1:
+        if isinstance(exc, StopIteration):  # which an await can't raise
+            error = RuntimeError(f"{self.function.name} raised StopIteration")
+            error.__cause__ = exc
+            exc = error
+        return self.finish(FAILED, exc)
+
+    cdef int drop(self) except -1:
+        return self.finish(DROPPED, None)
+
+    cdef int cancelled_remotely(self) except -1:
+        return self.finish(DROPPED, None)
+
+    cdef int finish(self, int state, object value) except -1:
+        self.args = None
+        self.kwargs = None
+        self.function = None
+        if self.inbox is None:
+            return self._set(state, value)
+        try:
+            self.inbox.put((self, state, value))
+        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+            pass
+        return 0
+
+    # --- the caller's side: its loop's thread
+
+    @staticmethod
+    def deliver(item):
+        """Handle what arrives in the inbox of a caller's loop."""
+        cdef AsyncTask task = item[0]
+        task._set(item[1], item[2])
+
+    cdef int _set(self, int state, object value) except -1:
+        if self.state >= DONE:
+            return 0
+        self.state = state
+        self.value = value
+        if state == FAILED:
+            self.unseen = True
+        callbacks = self.callbacks
+        if callbacks is not None:
+            self.callbacks = None
+            if type(callbacks) is tuple:
+                self.loop.call_soon(callbacks[0], self, context=callbacks[1])
+            else:
+                for callback, context in callbacks:
+                    self.loop.call_soon(callback, self, context=context)
+        return 0
+
+    def cancel(self, msg=None):
+        """Cancel the call if it has not ended: False if it has, else True."""
+        cdef Function function
+        if self.state >= DONE:
+            return False
+        # a task elsewhere may end at this moment and give its function up
+        function = self.function
+        if function is not None:
+            if self.inbox is None:
+                self._cancel_on_worker()
+            else:
+                function.table.inbox.put(self._cancel_on_worker)
+        self._set(DROPPED, msg)
+        return True
+
+    def _cancel_on_worker(self):
+        if self.link is not None:
+            self.link.cancel(self)
+        else:
+            self.args = None
+            self.kwargs = None
+            if self.state < DONE:  # it was cancelled on another thread
+                self.state = DROPPED
+
+    def cancelled(self):
+        """Whether the call was cancelled."""
+        return self.state == DROPPED
+
+    def done(self):
+        """Whether the call has ended, in whatever way."""
+        return self.state >= DONE
+
+    def result(self):
+        """What the call returned.
+
+        Raises:
+            BaseException: what the call raised.
+            asyncio.CancelledError: it was cancelled.
+            asyncio.InvalidStateError: it has not ended.
+        """
+        if self.state == DONE:
+            return self.value
+        if self.state == FAILED:
+            self.unseen = False
+            raise self.value
+        if self.state == DROPPED:
+            raise self._make_cancelled_error()
+        raise InvalidStateError("Result is not ready.")
+
+    def exception(self):
+        """What the call raised, or None. Raises as result() if it was cancelled or goes on."""
+        if self.state == FAILED:
+            self.unseen = False
+            return self.value
+        if self.state == DONE:
+            return None
+        return self.result()
+
+    def _make_cancelled_error(self):
+        return CancelledError() if self.value is None else CancelledError(self.value)
+
+    @property
+    def _cancel_message(self):
+        return self.value if self.state == DROPPED else None
+
+    def get_loop(self):
+        """The event loop that it belongs to."""
+        return self.loop
+
+    def add_done_callback(self, callback, *, context=None):
+        """Have the loop call ``callback(self)`` once the call has ended."""
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.state >= DONE:
+            self.loop.call_soon(callback, self, context=context)
+        elif self.callbacks is None:
+            self.callbacks = (callback, context)
+        elif type(self.callbacks) is tuple:
+            self.callbacks = [self.callbacks, (callback, context)]
+        else:
+            self.callbacks.append((callback, context))
+
+    def remove_done_callback(self, callback):
+        """Remove all instances of a callback: how many there were."""
+        if self.callbacks is None:
+            return 0
+        if type(self.callbacks) is tuple:
+            self.callbacks = [self.callbacks]
+        kept = [pair for pair in self.callbacks if pair[0] != callback]
+        removed = len(self.callbacks) - len(kept)
+        self.callbacks = kept or None
+        return removed
+
+    # --- awaiting: as an iterator it keeps no state of its own, so many may await one task
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.state < DONE:
+            self._asyncio_future_blocking = True
+            return self
+        if self.state == DONE:
+            if type(self.value) is tuple or isinstance(self.value, BaseException):
+                raise StopIteration(self.value)
+            PyErr_SetObject(StopIteration, self.value)
+        return self.result()  # raises
+
+    def send(self, value):
+        """Go on as a coroutine does."""
+        return self.__next__()
+
+    def throw(self, exc, value=None, traceback=None):
+        """Raise exc, as a coroutine does that does not catch it."""
+        if isinstance(exc, type):
+            exc = exc() if value is None else value if isinstance(value, exc) else exc(value)
+        raise exc
+
+    def close(self):
+        """Nothing to do: a task is not suspended anywhere."""
+
+
+cdef class ConcurrentTask(Task):
+    """One call as the base of a ``concurrent.futures.Future`` whose lock, waiters and callbacks
+    are made when somebody asks for them.
+
+    While nobody has, the state changes without a lock: the interpreter runs these lines undivided.
+    """
+
+    def __init__(self, Function function, tuple args, dict kwargs):
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self._state = PENDING
+
+    @property
+    def _condition(self):
+        if self.condition is None:
+            condition = Condition()
+            if self.condition is None:  # making it may have let another thread in
+                self.condition = condition
+        return self.condition
+
+    @property
+    def _waiters(self):
+        if self.waiters is None:
+            self.waiters = []
+        return self.waiters
+
+    @property
+    def _done_callbacks(self):
+        if self.callbacks is None:
+            self.callbacks = []
+        return self.callbacks
+
+    cdef bint start(self) except -1:
+        if self._state is RUNNING:  # sent before, to a worker that was lost
+            return True
+        if self._state is CANCELLED_AND_NOTIFIED:
+            return False
+        if self.condition is None and self._state is PENDING:
+            self._state = RUNNING
+            return True
+        return _Future.set_running_or_notify_cancel(self)
+
+    cdef int succeed(self, object value) except -1:
+        self._release()
+        if self._state is CANCELLED_AND_NOTIFIED:
+            return 0
+        if self.condition is None:
+            self._result = value
+            self._state = FINISHED
+        else:
+            _Future.set_result(self, value)
+        return 0
+
+    cdef int fail(self, object exc) except -1:
+        self._release()
+        if self._state is CANCELLED_AND_NOTIFIED:
+            return 0
+        if self.condition is None:
+            self._exception = exc
+            self._state = FINISHED
+        else:
+            _Future.set_exception(self, exc)
+        return 0
+
+    cdef int drop(self) except -1:
+        self._release()
+        self.cancel()
+        return 0
+
+    cdef int cancelled_remotely(self) except -1:
+        return self.fail(CancelledError())
+
+    cdef int _release(self) except -1:
+        self.args = None
+        self.kwargs = None
+        self.function = None
+        return 0
+
+    def cancel(self):
+        """Cancel the call if it is not on a worker yet: whether it is cancelled now."""
+        if not _Future.cancel(self):
+            return False
+        if self._state is CANCELLED:
+            # tell those in wait() and as_completed() now, not when its turn would have come
+            try:
+                _Future.set_running_or_notify_cancel(self)
+            except BaseException:
+                pass
+            self.args = None
+            self.kwargs = None
+        return True
+
+    def _check_thread(self):
+        function = self.function
+        if (self._state is not FINISHED and function is not None
+                and PyThread_get_thread_ident() == (<Function>function).table.thread):
+            raise RuntimeError(
+                "waiting here would block the event loop that runs this pool: "
+                "await run_async(), or asyncio.wrap_future() of this future")
+
+    def result(self, timeout=None):
+        """What the call returned; see ``concurrent.futures.Future.result``.
+
+        Raises:
+            RuntimeError: it would block the loop that the result comes by.
+        """
+        if self._state is FINISHED and self._exception is None:
+            return self._result
+        if timeout is None or timeout > 0:
+            self._check_thread()
+        return _Future.result(self, timeout)
+
+    def exception(self, timeout=None):
+        """What the call raised, or None; see ``concurrent.futures.Future.exception``."""
+        if timeout is None or timeout > 0:
+            self._check_thread()
+        return _Future.exception(self, timeout)
+
+
+cdef class ChunkTask(Task):
+    """Several items of a map, sent as one task. Each item is written as a value of its own, so
+    none shares objects with another; values can be taken out as they come.
+
+    Args:
+        function: what is called with each.
+        items: a list with an argument for each call, or with a tuple of arguments.
+        spread: whether items are tuples of arguments.
+        notify: ``notify(chunk)``, called on the pool's thread whenever there is something new.
+    """
+
+    def __init__(self, Function function, list items, bint spread, notify):
+        self.function = function
+        self.items = items
+        self.calls = <uint32_t>len(items)
+        self.spread = spread
+        self.notify = notify
+        self.kind = CHUNK
+        self.flags = SPREAD if spread else 0
+
+    cdef bint start(self) except -1:
+        return not self.done
+
+    cdef bint put_native(self, Buffer out, Codec codec) except -1:
+        return False
+
+    cdef int put(self, Buffer out, Codec codec, list segments) except -1:
+        cdef Py_ssize_t mark
+        cdef uint32_t n = 0
+        out.put(<const char*>&n, 4)
+        for item in self.items:
+            mark = out.size
+            try:
+                codec.put(out, item, segments)
+            except BaseException as exc:
+                # those before it are done; a map ends at the first that fails
+                if n == 0:
+                    raise
+                out.size = mark
+                exc.add_note(
+                    f"raised while an argument of {self.function.name} was being pickled")
+                self.tail_error = exc
+                self.calls = n
+                break
+            n += 1
+        memcpy(out.data, &n, 4)
+        return 0
+
+    cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1:
+        if self.on_part(cursor, segments, codec) == 0:
+            self._end(self.tail_error)
+        return 0
+
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
+        cdef uint32_t n
+        cdef list values = []
+        if cursor.end - cursor.data < 4:
+            raise ProtocolError("a chunk's results without their count")
+        memcpy(&n, cursor.data, 4)
+        cursor.data += 4
+        try:
+            for _ in range(n):
+                values.append(codec.get(cursor, segments))
+        except BaseException as exc:
+            self._collect(values)
+            exc.add_note("raised while a result was being read")
+            self._end(exc)
+            return 1
+        self._collect(values)
+        return 0
+
+    cdef int _collect(self, list values) except -1:
+        if self.done or not values:
+            return 0
+        if self.values is None:
+            self.values = values
+        else:
+            self.values.extend(values)
+        self.notify(self)
+        return 0
+
+    cdef int fail(self, object exc) except -1:
+        return self._end(exc)
+
+    cdef int drop(self) except -1:
+        return self._end(CancelledError())
+
+    cdef int cancelled_remotely(self) except -1:
+        return self._end(CancelledError())
+
+    cdef int _end(self, object error) except -1:
+        if self.done:
+            return 0
+        self.error = error
+        self.done = True
+        self.items = None
+        notify, self.notify = self.notify, None
+        if notify is not None:
+            notify(self)
+        return 0
+
+    def take(self):
+        """The values that have come since the last call, as a list, or None."""
+        values = self.values
+        self.values = None
+        return values
+
+    def cancel(self):
+        """Have no more of it done. On the pool's thread."""
+        if self.done:
+            return
+        if self.link is not None:
+            self.link.cancel(self)
+        self.done = True
+        self.cancelled = True
+        self.items = None
+        self.values = None
+        self.notify = None

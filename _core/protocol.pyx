@@ -1,0 +1,140 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The asyncio protocol: socket <-> framing, one write per loop tick.
+
+    transport ──get_buffer, buffer_updated──> FrameReader ──> handler.on_frame
+    transport <──write── take() <── FrameWriter <── begin/end, frame
+
+While input is being processed output is held back, and written at its end; output that arises
+otherwise is written by one callback at the end of the loop's tick, or at once when there is much.
+"""
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+
+from asyncio import BufferedProtocol
+
+from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex.errors import ProtocolError
+
+cdef enum:
+    # output is not held back beyond this
+    FLUSH_BYTES = 64 * 1024
+
+
+cdef class Connection(FrameWriter):
+    """One end of a stream of frames; both sides use it, over whatever transport there is.
+
+    Args:
+        loop: the event loop that the transport belongs to.
+        handler: who gets the frames, and is told of connect and disconnect.
+        limit: bytes that a frame from the peer may have, until set_limit() changes it.
+    """
+
+    def __init__(self, loop, FrameHandler handler, limit):
+        self.loop = loop
+        self.handler = handler
+        self.reader = FrameReader(limit)
+        self.flush_callback = self._flush
+
+    # --- output
+
+    cdef int pending(self) except -1:
+        if self.size + self.parts_bytes >= FLUSH_BYTES:
+            self.write_out()
+        elif not self.reading and not self.flush_scheduled:
+            self.flush_scheduled = True
+            self.loop.call_soon(self.flush_callback)
+        return 0
+
+    cdef bint congested(self):
+        return self.paused
+
+    cdef int write_out(self) except -1:
+        if self.transport is None:  # not connected yet, or not any more
+            return 0
+        for part in self.take():
+            self.transport.write(part)
+        return 0
+
+    def _flush(self):
+        self.flush_scheduled = False
+        self.write_out()
+
+    def flush(self):
+        """Write what is held back, now."""
+        self.write_out()
+
+    def close(self):
+        """Write what is held back, then close."""
+        if self.transport is not None:
+            self.write_out()
+            self.transport.close()
+
+    def abort(self):
+        """Close at once; what was not sent is lost."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- the protocol's callbacks
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.handler.connected(self)
+        self.write_out()
+
+    def connection_lost(self, exc):
+        self.transport = None
+        self.take()
+        self.handler.disconnected(exc)
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.handler.writable()
+
+    def eof_received(self):
+        return False
+
+    def get_buffer(self, sizehint):
+        cdef char* data = NULL
+        cdef Py_ssize_t n = 0
+        self.reader.space(&data, &n)
+        return PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+
+    def buffer_updated(self, Py_ssize_t n):
+        self.reading = True
+        try:
+            self.reader.received(n, self.handler)
+        except BaseException as exc:
+            self.violated(exc)
+        finally:
+            self.reading = False
+            self.write_out()
+
+    def data_received(self, data, datatype=None):
+        """For transports that bring buffers of their own, such as an ssh channel."""
+        self.reading = True
+        try:
+            self.reader.feed(data, self.handler)
+        except BaseException as exc:
+            self.violated(exc)
+        finally:
+            self.reading = False
+            self.write_out()
+
+    cdef int violated(self, object exc) except -1:
+        """Drop a peer that broke the protocol. What else was raised is a bug of ours or of a
+        callback; the stream is not to be trusted after it either."""
+        self.abort()
+        if isinstance(exc, ProtocolError):
+            if self.on_violation is not None:
+                self.on_violation(exc)
+            return 0
+        raise exc
+
+
+class StreamConnection(Connection, BufferedProtocol):
+    """A Connection for socket transports: asyncio's own loops look at the base class."""
+
+    __slots__ = ()

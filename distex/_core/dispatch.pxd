@@ -1,0 +1,120 @@
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from distex._core.codec cimport Codec, Cursor
+from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header, Kind
+
+
+cdef class Inbox:
+    # runs handle(item) on its loop for whatever other threads put in
+    cdef object loop
+    cdef object handle
+    cdef object items
+    cdef bint armed
+
+    cpdef int put(self, object item) except -1
+
+
+cdef class Function:
+    # what the workers know it by; unique among the functions that are alive
+    cdef readonly uint32_t id
+    cdef readonly str name
+    cdef readonly bytes payload
+    cdef readonly list segments
+    # runs on the worker's loop, so tasks overlap and their time says nothing
+    cdef public bint is_async
+    # what one call costs a worker, in nanoseconds, from what was measured; 0: not known yet
+    cdef readonly double cost_ns
+    cdef FunctionTable table
+    # the workers that have been sent it
+    cdef list links
+
+    cdef int measured(self, double ns, uint32_t calls) except -1
+
+
+cdef class FunctionTable:
+    # ids to use again, and the next one that never was
+    cdef list free_ids
+    cdef uint32_t next_id
+    # of the pool's loop
+    cdef Inbox inbox
+    cdef unsigned long thread
+
+
+cdef class Task:
+    cdef readonly Function function
+    cdef readonly tuple args
+    cdef readonly dict kwargs
+    # where it is: on a worker under wire_id, or waiting (None)
+    cdef readonly WorkerLink link
+    cdef readonly uint64_t wire_id
+    # number of calls in it, and the cost that was booked for them at dispatch
+    cdef readonly uint32_t calls
+    cdef double booked_ns
+    # meant for the one worker that it was sent to
+    cdef bint pinned
+    cdef int kind
+    cdef int flags
+
+    cdef bint start(self) except -1
+    cdef bint put_native(self, Buffer out, Codec codec) except -1
+    cdef int put(self, Buffer out, Codec codec, list segments) except -1
+    cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1
+    cdef int succeed(self, object value) except -1
+    cdef int fail(self, object exc) except -1
+    cdef int drop(self) except -1
+    cdef int cancelled_remotely(self) except -1
+
+
+cdef class WorkerLink(FrameHandler):
+    cdef readonly Dispatcher dispatcher
+    cdef FrameWriter out
+    cdef readonly object worker
+    # tasks on the worker, by slot; free slots
+    cdef list slots
+    cdef list free_slots
+    cdef uint64_t sequence
+    cdef readonly Py_ssize_t in_flight
+    cdef double load_ns
+    # ids of the functions that the worker has
+    cdef set known
+    cdef Function latest
+    cdef bint idle_listed
+    cdef readonly bint lost
+    cdef readonly bint retiring
+    cdef readonly uint64_t tasks_done
+
+    cdef bint has_room(self, double cost_ns)
+    cdef int send(self, Task task) except -1
+    cdef int _settle(self, Py_ssize_t slot, Task task) except -1
+    cdef Task _find(self, uint64_t id)
+
+
+cdef class Dispatcher:
+    cdef readonly object loop
+    cdef unsigned long thread
+    cdef readonly Codec codec
+    cdef readonly FunctionTable functions
+    cdef readonly Inbox inbox
+    cdef readonly Py_ssize_t qsize
+    cdef readonly list links
+    # tasks that wait for room on a worker
+    cdef readonly object queue
+    # links without work, most recently used last; may hold some that have found work since
+    cdef list idle
+    # the link that tiny tasks are being packed onto
+    cdef WorkerLink packing
+    cdef Py_ssize_t cursor
+    # no link had room at the last look, and none has answered since
+    cdef bint full
+    # told when nothing is queued nor on a worker
+    cdef public object on_drained
+    cdef readonly Py_ssize_t in_flight
+    # makes the exception that says why no task can be taken any more, or None
+    cdef readonly object closed
+
+    cdef double _cost(self, Task task)
+    cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
+    cdef int add(self, Task task) except -1
+    cpdef int submit(self, Task task) except -1
+    cdef int pump(self, WorkerLink hint) except -1

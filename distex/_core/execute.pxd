@@ -1,0 +1,76 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from distex._core.codec cimport Codec, Cursor
+from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header
+
+
+cdef class Entry:
+    # a function as the pool sent it; loaded when it is first called
+    cdef bytes payload
+    cdef list segments
+    cdef object function
+    # what a slow call takes lately, in nanoseconds: results are sent before such a one
+    cdef double slow_ns
+
+    cdef object load(self, object loads)
+    cdef int took(self, double ns) except -1
+
+
+cdef class Job:
+    # one CALL or CHUNK, with the frame it came in
+    cdef uint64_t id
+    cdef Entry entry
+    cdef int kind
+    cdef int flags
+    cdef bytes body
+    cdef list segments
+    cdef Cursor cursor
+    # of a chunk: its calls, and how many are done; 0 until it has begun
+    cdef uint32_t calls
+    cdef uint32_t done
+    cdef int64_t spent_ns
+    # results of a chunk that have not been sent
+    cdef Buffer results
+    cdef list result_segments
+    cdef uint32_t unsent
+    # cancelled and answered
+    cdef bint cancelled
+    # the coroutine that it waits for; whether there has been one
+    cdef object task
+    cdef bint from_coroutine
+
+
+cdef class Runner(FrameHandler):
+    cdef FrameWriter out
+    cdef readonly object connection
+    cdef readonly object loop
+    cdef Codec codec
+    cdef object load_function
+    cdef readonly object dump_error
+    cdef dict functions
+    # jobs that could not be done at once, oldest first; those and coroutines by id
+    cdef object queue
+    cdef dict jobs
+    cdef bint scheduled
+    # the time as it was last read, 0: long ago; when this turn has to end; when output was sent
+    cdef int64_t now_ns
+    cdef int64_t turn_end_ns
+    cdef int64_t sent_ns
+    # shared with the nanny: id of the last task started, of the last one done
+    cdef uint64_t[::1] page
+
+    cdef int _begin_turn(self) except -1
+    cdef int _flush(self) except -1
+    cdef bint _send_now(self, Entry entry)
+    cdef int _flush_before(self, Entry entry) except -1
+    cdef int _enqueue(self, Job job) except -1
+    cdef int _schedule(self) except -1
+    cdef int _call(self, Entry entry, uint64_t id, int flags, Cursor* cursor,
+                   list segments) except -1
+    cdef bint _chunk(self, Job job) except -1
+    cdef int _chunk_value(self, Job job, object value) except -1
+    cdef int _send_results(self, Job job, int kind) except -1
+    cdef int _send_value(self, uint64_t id, int flags, int64_t ns, object value) except -1
+    cdef int _send_error(self, uint64_t id, object exc) except -1
+    cdef int _await(self, Job job, object awaitable) except -1
+    cdef int _cancel(self, uint64_t id) except -1

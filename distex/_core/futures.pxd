@@ -1,0 +1,46 @@
+from distex._core.dispatch cimport Inbox, Task
+
+
+cdef class AsyncTask(Task):
+    # the caller's loop, and the way to it if it is not the pool's
+    cdef object loop
+    cdef Inbox inbox
+    cdef int state
+    # result, exception or cancel message
+    cdef object value
+    # None, one (callback, context), or a list of them
+    cdef object callbacks
+    cdef public bint _asyncio_future_blocking
+    cdef bint unseen
+
+    cdef int finish(self, int state, object value) except -1
+    cdef int _set(self, int state, object value) except -1
+
+
+cdef class ConcurrentTask(Task):
+    # the state as concurrent.futures names it
+    cdef public object _state
+    cdef public object _result
+    cdef public object _exception
+    # made when somebody waits, which few futures see
+    cdef object condition
+    cdef object waiters
+    cdef object callbacks
+
+    cdef int _release(self) except -1
+
+
+cdef class ChunkTask(Task):
+    # one item for each call: its argument, or a tuple of them if spread
+    cdef readonly list items
+    cdef readonly bint spread
+    # notify(chunk) is called on the pool's loop when there is something new to take
+    cdef object notify
+    cdef list values
+    cdef readonly object error
+    cdef readonly bint done
+    cdef readonly bint cancelled
+    cdef object tail_error
+
+    cdef int _collect(self, list values) except -1
+    cdef int _end(self, object error) except -1

@@ -1,0 +1,21 @@
+from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+
+
+cdef class Connection(FrameWriter):
+    cdef readonly object loop
+    cdef readonly object transport
+    cdef readonly FrameReader reader
+    # who gets the frames; changes once, when the peer has proved who it is
+    cdef public FrameHandler handler
+    # counted into when the peer broke the protocol
+    cdef public object on_violation
+    # output is held back while input is being processed, and flushed at its end
+    cdef bint reading
+    cdef bint flush_scheduled
+    cdef bint paused
+    cdef object flush_callback
+
+    cdef int pending(self) except -1
+    cdef bint congested(self)
+    cdef int write_out(self) except -1
+    cdef int violated(self, object exc) except -1

@@ -1,0 +1,168 @@
+"""Every exception of distex, and how exceptions travel from a worker to the caller.
+
+    DistexError
+    ├── ProtocolError             a peer does not speak as it should
+    ├── HostError                 a host specification that can't be used
+    ├── RemoteException           a task's exception that could not be brought over as itself
+    └── BrokenProcessPool         (of concurrent.futures; a subclass of RuntimeError)
+        ├── PoolStartError        the pool could not be started
+        ├── PoolClosed            the pool ended while the task waited or ran
+        └── WorkerLost            the worker died that ran the task
+
+A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
+"""
+
+import pickle
+import traceback
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+__all__ = [
+    "DistexError",
+    "HostError",
+    "PoolClosed",
+    "PoolStartError",
+    "ProtocolError",
+    "RemoteException",
+    "RemoteTraceback",
+    "WorkerLost",
+    "dump_exception",
+    "load_exception",
+]
+
+
+class DistexError(Exception):
+    """Base of the exceptions that distex raises on its own account."""
+
+
+class ProtocolError(DistexError):
+    """Raised when a peer sends what the protocol does not allow; its connection is dropped."""
+
+
+class HostError(DistexError, ValueError):
+    """Raised when a host specification is malformed, or names what distex can't reach."""
+
+
+class RemoteException(DistexError):
+    """Raised in place of a task's exception that can't be pickled, or not unpickled here.
+
+    Args:
+        message: type and text of the original exception.
+        traceback: the traceback on the worker, as text.
+    """
+
+    def __init__(self, message: str = "", traceback: str = "") -> None:
+        super().__init__(message, traceback)
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that comes from a worker: the traceback there, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class PoolStartError(DistexError, BrokenProcessPool):
+    """Raised when the pool's workers can't be started; the message says where and why."""
+
+
+class PoolClosed(DistexError, BrokenProcessPool):
+    """Raised by a task that was waiting or running when its pool was ended without it."""
+
+
+class WorkerLost(DistexError, BrokenProcessPool):
+    """Raised by a task whose worker died, or was cut off, after it may have started the task.
+
+    Attributes:
+        host: name of the worker's host.
+        pid: the worker's process id there.
+        exitcode: its exit code; negative: the number of the signal that ended it; None: not known.
+        task: name of the function.
+    """
+
+    def __init__(
+        self, message: str, host: str = "", pid: int = 0, exitcode: int | None = None,
+        task: str = "",
+    ) -> None:
+        super().__init__(message, host, pid, exitcode, task)
+        self.host = host
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _describe(exc: BaseException) -> str:
+    """Type and text, whatever the exception's own methods do."""
+    try:
+        return traceback.format_exception_only(exc)[-1].strip()
+    except Exception:
+        return f"{type(exc).__name__} (it fails to describe itself)"
+
+
+def _format(exc: BaseException) -> str:
+    """The traceback from the task's own first frame on."""
+    tb = exc.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.endswith("_core/execute.pyx"):
+        tb = tb.tb_next
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, tb))
+    except Exception:
+        return "".join(traceback.format_tb(tb)) + _describe(exc)
+
+
+def dump_exception(
+    exc: BaseException, dumps: Callable[[Any], bytes]
+) -> tuple[str, str, bytes | None]:
+    """What load_exception() makes the exception from again.
+
+    Args:
+        exc: the exception; anything that it is or refers to may fail to be pickled.
+        dumps: the serializer.
+
+    Returns:
+        its description, its traceback as text, and itself pickled, or None if that failed.
+    """
+    pickled: bytes | None
+    try:
+        pickled = dumps(exc)
+    except Exception:
+        pickled = None
+    return _describe(exc), _format(exc), pickled
+
+
+def load_exception(
+    dumped: tuple[str, str, bytes | None], where: object, loads: Callable[[bytes], Any]
+    = pickle.loads,
+) -> BaseException:
+    """The exception that a task raised, to be raised at the caller's.
+
+    Args:
+        dumped: as from dump_exception().
+        where: the worker, for the text.
+        loads: the inverse of the serializer.
+    """
+    description, text, pickled = dumped
+    text = f'\n"""\n{text}""" (on {where})'
+    exc: object = None
+    if pickled is not None:
+        try:
+            exc = loads(pickled)
+        except Exception as failure:
+            description += f" (it can't be unpickled here: {_describe(failure)})"
+    if isinstance(exc, BaseException):
+        exc.__cause__ = RemoteTraceback(text)
+        return exc
+    return RemoteException(description, text)

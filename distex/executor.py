@@ -1,0 +1,64 @@
+"""What the concurrent.futures face of a pool is made of: its futures, and a loop of its own for
+callers that have none."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from distex._core.futures import ConcurrentTask
+
+
+class Future(ConcurrentTask, concurrent.futures.Future):  # type: ignore[type-arg, misc]
+    """The ``concurrent.futures.Future`` that ``Pool.submit`` returns.
+
+    It becomes running when it is sent to a worker; until then it can be cancelled.
+    """
+
+
+class LoopThread:
+    """An event loop in a daemon thread.
+
+    Args:
+        factory: makes the loop.
+    """
+
+    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.loop = factory()
+        self._thread = threading.Thread(target=self._run, name="distex-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            with contextlib.suppress(Exception):
+                self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
+        """Run a coroutine on the loop.
+
+        Raises:
+            RuntimeError: the loop has ended.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise
+
+    def stop(self) -> None:
+        """End the loop, and wait for the thread unless it is this one."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on this thread."""
+        return threading.current_thread() is self._thread

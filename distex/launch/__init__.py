@@ -1,0 +1,1 @@
+"""Ways to start a nanny somewhere and hand the pool a stream to it."""

@@ -1,0 +1,177 @@
+"""Control messages, as msgpack: pool <-> nanny over the nanny's stream, and the handshake of a
+worker with its pool.
+
+    pool ──Configure, Spawn, Kill, Stop──> nanny          worker ──Hello──> pool
+    pool <──Started, Exited, Failed─────── nanny          worker <─Welcome─ pool
+                                                          worker ──Ready──> pool
+"""
+
+import struct
+import sys
+from typing import Any
+
+import msgspec
+
+from distex.errors import ProtocolError
+from distex.options import WIRE_VERSION
+
+LENGTH = struct.Struct("<I")  # before each message on a nanny's stream
+LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Base of all control messages."""
+
+
+class Configure(Message):
+    """The first message to a nanny: all that its workers have in common."""
+
+    wire: int
+    token: bytes  # proves to the pool that a worker is its own
+    unix_path: str  # where workers connect; empty: TCP
+    host: str
+    port: int
+    sys_path: list[str]
+    argv: list[str]
+    loop_type: int
+    func_pickle: int
+    data_pickle: int
+
+
+class Spawn(Message):
+    """Start a worker under this number, which is the pool's to choose and never used again."""
+
+    number: int
+
+
+class Kill(Message):
+    """Send a worker a signal."""
+
+    number: int
+    signal: int
+
+
+class Stop(Message):
+    """End the workers and then the nanny; those that go on after the grace period are killed."""
+
+    grace: float  # seconds
+
+
+class Started(Message):
+    """A worker has been started."""
+
+    number: int
+    pid: int
+
+
+class Exited(Message):
+    """A worker is gone."""
+
+    number: int
+    pid: int
+    exitcode: int  # negative: minus the number of the signal
+    started_id: int  # id of the last task that it started, 0: none
+    done_id: int  # id of the last task that it had done
+
+
+class Failed(Message):
+    """The nanny can't do its work."""
+
+    reason: str
+
+
+class Hello(Message):
+    """A worker says who it is. Nothing is unpickled before it has been checked."""
+
+    wire: int
+    token: bytes
+    number: int
+    pid: int
+    host: str
+    python: str  # major.minor
+
+
+class Welcome(Message):
+    """The pool takes the worker in."""
+
+    initializer: bytes  # pickled (function, arguments), or empty
+
+
+class Ready(Message):
+    """The worker can take tasks, or its initializer failed."""
+
+    error: tuple[str, str, bytes | None] | None = None
+
+
+ToNanny = Configure | Spawn | Kill | Stop
+FromNanny = Started | Exited | Failed
+Handshake = Hello | Welcome | Ready
+
+_encoder = msgspec.msgpack.Encoder()
+_to_nanny = msgspec.msgpack.Decoder(ToNanny)
+_from_nanny = msgspec.msgpack.Decoder(FromNanny)
+_handshake = msgspec.msgpack.Decoder(Handshake)
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def encode(message: Message) -> bytes:
+    """The message as msgpack."""
+    return _encoder.encode(message)
+
+
+def pack(message: Message) -> bytes:
+    """The message with its length before it, for a nanny's stream."""
+    data = _encoder.encode(message)
+    return LENGTH.pack(len(data)) + data
+
+
+def _decode(decoder: Any, data: bytes) -> Any:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        raise ProtocolError(f"not a message that belongs here: {exc}") from None
+
+
+def decode_handshake(data: bytes) -> Handshake:
+    """The message of a handshake; ProtocolError if it is none."""
+    message: Handshake = _decode(_handshake, data)
+    return message
+
+
+class Unpacker:
+    """Splits a nanny's stream into messages.
+
+    Args:
+        to_nanny: whether they are those that a nanny receives, else those that it sends.
+    """
+
+    def __init__(self, to_nanny: bool) -> None:
+        self._decoder = _to_nanny if to_nanny else _from_nanny
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that are complete now; ProtocolError for what is none."""
+        self._data += data
+        messages = []
+        while len(self._data) >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self._data)
+            if size > LIMIT_BYTES:
+                raise ProtocolError(f"a control message of {size} bytes")
+            if len(self._data) < LENGTH.size + size:
+                break
+            messages.append(
+                _decode(self._decoder, bytes(self._data[LENGTH.size : LENGTH.size + size])))
+            del self._data[: LENGTH.size + size]
+        return messages
+
+
+def refusal(hello: Hello) -> str | None:
+    """Why a worker with the right token can't be taken in all the same, and what to do; or None."""
+    if hello.wire != WIRE_VERSION:
+        return (f"the distex on {hello.host} speaks wire version {hello.wire}, this one "
+                f"{WIRE_VERSION}: install the same distex on both")
+    if hello.python != PYTHON:
+        return (f"{hello.host} runs Python {hello.python}, this is {PYTHON}: "
+                f"start its workers with Python {PYTHON}")
+    return None

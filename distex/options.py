@@ -1,0 +1,50 @@
+"""The choices a pool offers, and the defaults behind it, with their units."""
+
+import enum
+import os
+from typing import Final
+
+WIRE_VERSION: Final = 1
+
+START_TIMEOUT: Final = 60.0  # seconds for the first workers to connect
+STOP_TIMEOUT: Final = 5.0  # seconds for workers to end by themselves before they are killed
+HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is
+MAX_UNKNOWN_CONNECTIONS: Final = 4096  # connections that have not said yet who they are
+RESPAWN_LIMIT: Final = 5  # workers that may die in series before they are ready
+RESPAWN_DELAY: Final = 0.1  # seconds before the second in a series is tried, doubled each time
+FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
+
+
+class PickleType(enum.IntEnum):
+    """Serializers.
+
+    ``pickle`` is the standard library's, with cloudpickle helping out for what lives in
+    ``__main__``. ``msgspec`` is for data only: small and fast, but it changes types (a tuple
+    arrives as a list, a dataclass as a dict).
+    """
+
+    pickle = 0
+    cloudpickle = 1
+    dill = 2
+    msgspec = 3
+
+
+class LoopType(enum.IntEnum):
+    """Event loops for the workers, and for the pool's own thread.
+
+    ``default`` is uvloop where it is installed, else asyncio's. ``proactor`` is for Windows.
+    """
+
+    default = 0
+    asyncio = 1
+    uvloop = 2
+    proactor = 3
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

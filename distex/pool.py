@@ -1,0 +1,617 @@
+"""Pool: its life cycle and the public methods. See supervisor.py for what runs behind it."""
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any, TypeVar
+
+from distex import mapping, serializers
+from distex._core.dispatch import Dispatcher, Function, Inbox
+from distex._core.futures import AsyncTask
+from distex.errors import HostError
+from distex.executor import Future, LoopThread
+from distex.functions import FunctionCache
+from distex.launch.hosts import HostSpec, parse_hosts
+from distex.options import LoopType, PickleType, usable_cpus
+from distex.supervisor import Settings, Supervisor
+from distex.worker import loop_factory
+
+T = TypeVar("T")
+
+_CLOSED = "cannot schedule new futures after shutdown"
+
+
+class _Home:
+    """Where a pool runs: its supervisor, and the thread of its loop if that is the pool's own.
+
+    It knows nothing of the Pool, so that one that nobody refers to any more can be ended.
+    """
+
+    def __init__(self, supervisor: Supervisor, thread: LoopThread | None) -> None:
+        self.supervisor = supervisor
+        self.thread = thread
+        self.pid = os.getpid()
+
+    def abandon(self) -> None:
+        """The Pool is garbage: let its tasks end, then stop. Does not wait."""
+        if self.pid != os.getpid():  # in a fork; the pool is the parent's
+            return
+        loop = self.supervisor.loop
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: loop.create_task(self._stop_and_leave()))
+            return
+        self.leave_at_once()
+
+    async def _stop_and_leave(self) -> None:
+        await self.supervisor.stop()
+        _homes.discard(self)
+        if self.thread is not None:
+            self.supervisor.loop.stop()
+
+    def at_exit(self) -> None:
+        """The interpreter ends: finish what was submitted, as the standard library does."""
+        if self.pid != os.getpid():
+            return
+        if self.thread is None:
+            self.leave_at_once()
+            return
+        try:
+            self.thread.submit(self.supervisor.stop()).result()
+            self.thread.stop()
+        except BaseException:
+            self.leave_at_once()
+            raise
+
+    def leave_at_once(self) -> None:
+        """End all processes without the loop."""
+        _homes.discard(self)
+        self.supervisor.kill()
+
+
+_homes: set[_Home] = set()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for home in list(_homes):
+        home.at_exit()
+
+
+class Ready:
+    """Whether a pool's workers are ready; can be awaited, or waited for in a thread.
+
+    Both raise PoolStartError if the workers can't be started.
+    """
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+
+    def is_set(self) -> bool:
+        """Whether the workers are ready."""
+        return self._pool.is_ready()
+
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the workers are ready, at most for timeout seconds; whether they are."""
+        return self._pool._wait_ready(timeout)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._pool.create().__await__()
+
+
+class Pool(concurrent.futures.Executor):
+    """A pool of worker processes, usable from asynchronous and from synchronous code.
+
+    In synchronous code the pool runs an event loop in a thread of its own. In asynchronous code it
+    runs on the caller's loop. What is used first decides: ``with``, ``submit``, ``map`` and ``run``
+    mean the former, ``async with`` and the ``..._async`` methods the latter; afterwards both kinds
+    of methods work, from any thread and any loop.
+
+    Args:
+        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts.
+        hosts: where remote workers run; not supported yet.
+        qsize: tasks that a worker may have at a time, one that runs and those that wait there;
+            coroutines overlap up to this number. More of them are sent ahead when they are known
+            to be tiny; with 1 there is no sending ahead at all.
+        initializer: called in each worker before it gets tasks; may be a coroutine function.
+        initargs: its arguments.
+        localhost: address for hosts that connect by TCP; not supported yet.
+        localport: the port there; not supported yet.
+        lazy_create: start the workers when the first task comes, not at once. In asynchronous
+            code they always start then, or with ``async with``.
+        worker_loop: event loop of the workers, and of the pool's own thread.
+        func_pickle: serializer for functions.
+        data_pickle: serializer for arguments and results.
+        max_workers: as num_workers, for code that was written for ProcessPoolExecutor: at least 1,
+            None for one for each usable CPU.
+        mp_context: accepted for the same reason; workers are always fresh processes.
+
+    Raises:
+        ValueError, TypeError: an argument makes no sense.
+        PoolStartError: the workers can't be started (with lazy_create the first task raises it).
+    """
+
+    def __init__(
+        self,
+        num_workers: int = 0,
+        hosts: str | HostSpec | list[str | HostSpec] | None = None,
+        qsize: int = 2,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        localhost: str = "",
+        localport: int = 0,
+        lazy_create: bool = False,
+        worker_loop: int = LoopType.default,
+        func_pickle: int = PickleType.cloudpickle,
+        data_pickle: int = PickleType.pickle,
+        *,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+    ) -> None:
+        if max_workers is not None:
+            if num_workers:
+                raise TypeError("num_workers and max_workers are the same: give one of them")
+            _check_int("max_workers", max_workers)
+            if max_workers <= 0:
+                raise ValueError("max_workers must be greater than 0")
+            num_workers = max_workers
+        num_workers = num_workers or 0
+        _check_int("num_workers", num_workers)
+        _check_int("qsize", qsize)
+        if num_workers < 0:
+            raise ValueError("num_workers must not be negative")
+        if qsize < 1:
+            raise ValueError("qsize must be at least 1")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if parse_hosts(hosts):
+            raise HostError("remote hosts are not supported yet")
+        self._loop_factory = loop_factory(LoopType(worker_loop))
+        serializers.for_data(data_pickle)
+        self._settings = Settings(
+            num_workers=num_workers or usable_cpus(),
+            qsize=qsize,
+            initializer=(initializer, tuple(initargs)) if initializer is not None else None,
+            loop_type=LoopType(worker_loop),
+            func_pickle=PickleType(func_pickle),
+            data_pickle=PickleType(data_pickle),
+        )
+        self._functions_serializer = serializers.for_functions(func_pickle)
+        self._lock = threading.RLock()
+        self._closed = False
+        self._pid = os.getpid()
+        self._home: _Home | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._functions: FunctionCache | None = None
+        self._inboxes: weakref.WeakKeyDictionary[Any, Inbox] = weakref.WeakKeyDictionary()
+        self._start_task: asyncio.Task[None] | None = None
+        if not lazy_create and asyncio._get_running_loop() is None:
+            self._start_thread()
+            self._wait_ready(None)
+
+    # --- starting
+
+    def _start_thread(self) -> None:
+        """Make a thread the pool's home, unless it has one; does not wait for the workers."""
+        with self._lock:
+            self._check_open()
+            if self._home is not None:
+                return
+            thread = LoopThread(self._loop_factory)
+            try:
+                supervisor = thread.submit(_make_supervisor(self._settings)).result()
+            except BaseException:
+                thread.stop()
+                raise
+            self._settle(_Home(supervisor, thread))
+
+    def _start_here(self) -> None:
+        """Make the running loop the pool's home, unless it has one."""
+        with self._lock:
+            self._check_open()
+            if self._home is not None:
+                return
+            self._settle(_Home(Supervisor(self._settings), None))
+
+    def _settle(self, home: _Home) -> None:
+        _homes.add(home)
+        supervisor = home.supervisor
+        self._functions = FunctionCache(
+            supervisor.dispatcher.functions, self._functions_serializer)
+        self._home = home
+        weakref.finalize(self, home.abandon).atexit = False
+        if home.thread is not None:
+            home.thread.submit(_quietly(supervisor.start()))
+        else:
+            self._start_task = supervisor.loop.create_task(_quietly(supervisor.start()))
+        self._dispatcher = supervisor.dispatcher  # last: who sees it may use the pool
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this pool belongs to process {self._pid}, which this one was forked from: "
+                "make a new one here")
+
+    def _wait_ready(self, timeout: float | None) -> bool:
+        self._start_thread()
+        assert self._home is not None
+        self.check_may_block()
+        supervisor = self._home.supervisor
+        waiting = asyncio.run_coroutine_threadsafe(_started(supervisor), supervisor.loop)
+        try:
+            waiting.result(timeout)
+        except TimeoutError:
+            waiting.cancel()
+            return False
+        except BaseException:
+            if self._home.thread is not None:
+                self.shutdown()
+            raise
+        return True
+
+    async def create(self) -> None:
+        """Start the workers, if that has not begun, and wait until they are ready.
+
+        Raises:
+            PoolStartError: they can't be started.
+            RuntimeError: the pool was shut down.
+        """
+        self._start_here()
+        assert self._home is not None
+        await self._at_home(_started(self._home.supervisor))
+
+    async def _at_home(self, coroutine: Any) -> Any:
+        """Run a coroutine on the pool's loop, from whatever loop."""
+        assert self._home is not None
+        loop = self._home.supervisor.loop
+        if loop is asyncio.get_running_loop():
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    @property
+    def ready(self) -> Ready:
+        """To wait for the workers: ``await pool.ready`` or ``pool.ready.wait()``."""
+        return Ready(self)
+
+    def is_ready(self) -> bool:
+        """Whether the workers are ready for tasks."""
+        return self._home is not None and self._home.supervisor.running
+
+    def total_workers(self) -> int:
+        """Number of workers that are ready."""
+        return 0 if self._home is None else self._home.supervisor.total_workers
+
+    @property
+    def qsize(self) -> int:
+        """Tasks that a worker may have at a time."""
+        return self._settings.qsize
+
+    def capacity(self) -> int:
+        """Number of workers that are ready or, before that, that were asked for."""
+        return self.total_workers() or self._settings.num_workers
+
+    # --- single tasks
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """For the other modules of distex."""
+        assert self._dispatcher is not None
+        return self._dispatcher
+
+    def _function(self, func: Callable[..., Any]) -> Function:
+        assert self._functions is not None
+        return self._functions.get(func)
+
+    def _inbox(self, loop: asyncio.AbstractEventLoop) -> Inbox | None:
+        """The way to a caller's loop from the pool's; None if it is the same."""
+        assert self._home is not None
+        if loop is self._home.supervisor.loop:
+            return None
+        with self._lock:
+            inbox = self._inboxes.get(loop)
+            if inbox is None:
+                inbox = self._inboxes[loop] = Inbox(loop, AsyncTask.deliver)
+        return inbox
+
+    def run_async(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a worker call ``func(*args, **kwargs)``; if that gives an awaitable, await it there.
+
+        The call is on its way at once; await the result when it is wanted.
+
+        Returns:
+            an awaitable of the running loop, at the same time a future and a coroutine of asyncio's.
+
+        Raises:
+            RuntimeError: no loop is running, or the pool was shut down.
+
+        The awaitable raises what the call raised; PoolStartError, WorkerLost; what pickle raises
+        for arguments or a result that it can't take.
+        """
+        loop = asyncio.get_running_loop()
+        if self._dispatcher is None or self._closed or self._pid != os.getpid():
+            self._start_here()
+        try:
+            function = self._function(func)
+        except Exception as exc:
+            future = loop.create_future()
+            future.set_exception(exc)
+            return future
+        task = AsyncTask(function, args, kwargs, loop, self._inbox(loop))
+        self._submit(task)
+        return task
+
+    def submit(  # type: ignore[override]
+        self, func: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> "concurrent.futures.Future[T]":
+        """Have a worker call ``func(*args, **kwargs)``. May be called from any thread.
+
+        Returns:
+            its ``concurrent.futures.Future``.
+
+        Raises:
+            RuntimeError: the pool was shut down.
+        """
+        if self._dispatcher is None or self._closed or self._pid != os.getpid():
+            self._start_thread()
+        try:
+            function = self._function(func)
+        except Exception as exc:
+            failed: concurrent.futures.Future[T] = concurrent.futures.Future()
+            failed.set_running_or_notify_cancel()
+            failed.set_exception(exc)
+            return failed
+        task = Future(function, args, kwargs)
+        self._submit(task)
+        return task
+
+    def _submit(self, task: Any) -> None:
+        try:
+            self.dispatcher.submit(task)
+        except RuntimeError:  # the pool's loop is closed
+            raise RuntimeError(_CLOSED) from None
+
+    def run(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """``submit(func, *args, **kwargs).result()``"""
+        return self.submit(func, *args, **kwargs).result()
+
+    async def run_on_all_async(
+        self, func: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        """Call ``func(*args, **kwargs)`` once on each worker, behind the tasks that it has already.
+
+        Returns:
+            the results, in the order in which the workers were started.
+
+        Raises:
+            BaseException: what the first call raised that failed, once all have ended.
+        """
+        await self.create()
+        result: list[Any] = await self._at_home(self._run_on_all(self._function(func), args, kwargs))
+        return result
+
+    def run_on_all(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
+        """As run_on_all_async(), for synchronous code."""
+        self._start_thread()
+        self.check_may_block()
+        assert self._home is not None
+        self._wait_ready(None)
+        return self._wait(self._run_on_all(self._function(func), args, kwargs))
+
+    async def _run_on_all(self, function: Function, args: Any, kwargs: Any) -> list[Any]:
+        assert self._home is not None
+        loop = asyncio.get_running_loop()
+        tasks = []
+        for link in self._home.supervisor.links():
+            task = AsyncTask(function, args, kwargs, loop, None)
+            self.dispatcher.send_to(link, task)
+            tasks.append(task)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            task.result()
+        return results
+
+    # --- maps
+
+    def map(  # type: ignore[override]
+        self,
+        func: Callable[..., T],
+        *iterables: Any,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        star: bool = False,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call func with the items of the iterables, as the built-in map does, in the workers.
+
+        Input is taken as there is room, a bounded number of items ahead of the results, so it may
+        be endless. The first tasks are sent before this returns.
+
+        Args:
+            func: the function; if it gives an awaitable, that is awaited in the worker.
+            iterables: iterables and asynchronous iterables, in any combination.
+            timeout: seconds from now within which all results have to come.
+            chunksize: items sent together; None: by how long the calls are measured to take.
+            ordered: results in the order of the items, else as they come.
+            star: each item is a tuple of arguments: ``func(*item)``.
+            buffersize: calls, or chunks if a chunksize is given, whose results may be on the way
+                or wait to be taken; None: as many as keep the workers busy.
+
+        Returns:
+            an iterator over the results. When it is left early, what has not started is cancelled.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense.
+            RuntimeError: the pool was shut down.
+
+        The iterator raises what a call raised in the place of its result, and ends; TimeoutError;
+        and what the iterables raise, behind the results for what they had given before.
+        """
+        options = _map_options(iterables, timeout, chunksize, ordered, star, buffersize)
+        self._start_thread()
+        function = self._function(func)
+        if mapping.has_async(iterables):
+            self.check_may_block()
+            batches = mapping.map_batches(self, function, iterables, options)
+            return mapping.map_bridged(batches, self._submit_home)
+        return mapping.map_sync(self, function, iterables, options)
+
+    async def map_async(
+        self,
+        func: Callable[..., T],
+        *iterables: Any,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        star: bool = False,
+        buffersize: int | None = None,
+    ) -> AsyncIterator[T]:
+        """As map(), for ``async for``. Begins when the first result is asked for."""
+        options = _map_options(iterables, timeout, chunksize, ordered, star, buffersize)
+        self._start_here()
+        batches = mapping.map_batches(self, self._function(func), iterables, options)
+        try:
+            async for values in batches:
+                for value in values:
+                    yield value
+        finally:
+            await batches.aclose()  # type: ignore[attr-defined]
+
+    # --- waiting
+
+    def check_may_block(self) -> None:
+        """RuntimeError if this thread must not wait for the pool, as it is the one that runs it."""
+        if self._dispatcher is not None and self._dispatcher.on_home_thread():
+            raise RuntimeError(
+                "waiting here would block the event loop that runs this pool: use the ..._async "
+                "method, or 'with Pool(...)' to have the pool run in a thread of its own")
+
+    def _submit_home(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
+        assert self._home is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._home.supervisor.loop)
+
+    def _wait(self, coroutine: Any) -> Any:
+        """Run a coroutine on the pool's loop and wait for it, in another thread."""
+        return self._submit_home(coroutine).result()
+
+    # --- the end
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; end the workers when all that were submitted are done.
+
+        On the thread of the loop that runs the pool this can't wait, and returns at once.
+
+        Args:
+            wait: return only when the workers have ended.
+            cancel_futures: cancel what no worker has yet.
+        """
+        home = self._close()
+        if home is None:
+            return
+        loop = home.supervisor.loop
+        if self.dispatcher.on_home_thread():
+            self._start_task = loop.create_task(home._stop_and_leave())  # kept alive
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+            stopping = asyncio.run_coroutine_threadsafe(
+                self._stop(home, cancel_futures, leave=not wait), loop)
+            if wait:
+                stopping.result()
+        if wait and home.thread is not None:
+            home.thread.stop()
+
+    async def shutdown_async(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As shutdown(), without blocking the loop."""
+        home = self._close()
+        if home is None:
+            return
+        stopping = self._stop(home, cancel_futures, leave=True)
+        if wait:
+            await self._at_home(stopping)
+        else:
+            asyncio.run_coroutine_threadsafe(stopping, home.supervisor.loop)
+
+    def _close(self) -> _Home | None:
+        with self._lock:
+            self._closed = True
+            if self._pid != os.getpid():  # a fork of the process whose pool it is
+                return None
+            return self._home
+
+    async def _stop(self, home: _Home, cancel_queued: bool, leave: bool) -> None:
+        await home.supervisor.stop(cancel_queued=cancel_queued)
+        _homes.discard(home)
+        if self._functions is not None:
+            self._functions.clear()
+        if leave and home.thread is not None:
+            home.supervisor.loop.call_soon(home.supervisor.loop.stop)
+
+    def __enter__(self) -> "Pool":
+        self._start_thread()
+        if not self.dispatcher.on_home_thread():
+            self._wait_ready(None)
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> "Pool":
+        await self.create()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self.shutdown_async()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "shut down"
+        elif self._home is None:
+            state = "not started"
+        else:
+            state = f"{self.total_workers()} of {self._settings.num_workers} workers ready"
+        return f"<{type(self).__name__}: {state}>"
+
+
+def _map_options(
+    iterables: tuple[Any, ...], timeout: float | None, chunksize: int | None, ordered: bool,
+    star: bool, buffersize: int | None,
+) -> mapping.MapOptions:
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    if star and len(iterables) > 1:
+        raise TypeError("star goes with a single iterable of tuples")
+    return mapping.MapOptions(timeout, chunksize, ordered, star, buffersize)
+
+
+def _check_int(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+
+
+async def _make_supervisor(settings: Settings) -> Supervisor:
+    return Supervisor(settings)
+
+
+async def _started(supervisor: Supervisor) -> None:
+    """Wait for the workers; a failure is raised only when nothing of the pool is left."""
+    try:
+        await asyncio.shield(supervisor.started)
+    except BaseException:
+        await asyncio.shield(supervisor.stop_soon())
+        raise
+
+
+async def _quietly(coroutine: Any) -> None:
+    """Run it; who is concerned learns of a failure in other ways."""
+    with contextlib.suppress(Exception):
+        await coroutine

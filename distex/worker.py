@@ -1,0 +1,170 @@
+"""A worker: one process with one thread and one event loop. It connects back to its pool, runs the
+initializer, and then the tasks that the pool sends (see _core/execute.pyx).
+
+    Hello ──> pool        who I am, and the token that proves it
+    <── Welcome           the initializer
+    Ready ──>             from here on tasks
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from distex import serializers
+from distex._core.codec import Codec
+from distex._core.execute import Runner
+from distex._core.framing import DEFAULT_LIMIT_BYTES
+from distex._core.protocol import StreamConnection
+from distex.errors import ProtocolError, dump_exception
+from distex.messages import (
+    PYTHON,
+    Configure,
+    Hello,
+    Ready,
+    Spawn,
+    Unpacker,
+    Welcome,
+    decode_handshake,
+    encode,
+)
+from distex.options import LoopType
+
+HELLO, READY, WELCOME, BYE = 1, 2, 7, 13  # as in framing.pyx
+LEAVE_TIMEOUT = 1.0  # seconds for coroutines that are still running when the worker has to go
+
+
+def loop_factory(kind: int) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes an event loop of this LoopType; ImportError if it is not to be had."""
+    if kind in (LoopType.default, LoopType.uvloop):
+        try:
+            import uvloop
+        except ImportError:
+            if kind == LoopType.uvloop:
+                raise
+        else:
+            return uvloop.new_event_loop
+    if kind == LoopType.proactor:
+        factory: Any = getattr(asyncio, "ProactorEventLoop", None)
+        if factory is None:
+            raise ImportError("the proactor event loop exists on Windows only")
+        return factory  # type: ignore[no-any-return]
+    return asyncio.SelectorEventLoop
+
+
+def preload(config: Configure | None) -> None:
+    """Import what a worker with this configuration will need."""
+    import cloudpickle  # noqa: F401
+
+    if config is not None:
+        loop_factory(config.loop_type)
+        serializers.for_functions(config.func_pickle)
+        serializers.for_data(config.data_pickle)
+
+
+class Worker(Runner):
+    """What the worker does with the frames that are not tasks."""
+
+    def __new__(cls, *args: Any) -> "Worker":
+        return super().__new__(cls)
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, config: Configure, number: int, page: Any
+    ) -> None:
+        data = serializers.for_data(config.data_pickle)
+        functions = serializers.for_functions(config.func_pickle)
+        dumps = serializers.for_data(0).dumps
+        super().__init__(
+            loop,
+            Codec(data.dumps, data.loads, data.keeps_types),
+            functions.loads,
+            functools.partial(dump_exception, dumps=lambda exc: dumps(exc, None)),
+            page,
+        )
+        self.config = config
+        self.number = number
+        self.load = functions.loads
+
+    def connected(self, connection: Any) -> None:
+        super().connected(connection)
+        self._say(HELLO, Hello(
+            wire=self.config.wire, token=self.config.token, number=self.number,
+            pid=os.getpid(), host=socket.gethostname()[:64], python=PYTHON))
+
+    def disconnected(self, exc: Exception | None) -> None:
+        self.loop.stop()
+
+    def control(
+        self, kind: int, flags: int, aux: int, id: int, body: bytes, segments: list[Any]
+    ) -> None:
+        if kind == WELCOME:
+            message = decode_handshake(body)
+            if not isinstance(message, Welcome):
+                raise ProtocolError("no welcome where one was expected")
+            self.loop.create_task(self._get_ready(message.initializer, segments))
+        elif kind == BYE:
+            self.connection.close()
+        else:
+            super().control(kind, flags, aux, id, body, segments)
+
+    async def _get_ready(self, initializer: bytes, segments: list[Any]) -> None:
+        error = None
+        if initializer:
+            try:
+                function, args = self.load(initializer, segments)
+                result = function(*args)
+                if inspect.isawaitable(result):
+                    await result
+            except BaseException as exc:
+                error = self.dump_error(exc)
+        self._say(READY, Ready(error))
+
+    def _say(self, kind: int, message: Any) -> None:
+        self.connection.write(kind, 0, 0, 0, encode(message))
+
+
+async def _connect(config: Configure, worker: Worker) -> None:
+    loop = asyncio.get_running_loop()
+    connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
+    if config.unix_path:
+        await loop.create_unix_connection(lambda: connection, config.unix_path)
+    else:
+        await loop.create_connection(lambda: connection, config.host, config.port)
+
+
+def main(config: Configure, number: int, page: Any) -> None:
+    """Be a worker until the pool says goodbye or is gone.
+
+    Args:
+        config: what the nanny was told.
+        number: the worker's number in its pool.
+        page: memory shared with the nanny, at least 16 bytes, zeroed.
+    """
+    loop = loop_factory(config.loop_type)()
+    asyncio.set_event_loop(loop)
+    worker = Worker(loop, config, number, memoryview(page).cast("Q"))
+    try:
+        loop.run_until_complete(_connect(config, worker))
+    except (ConnectionError, FileNotFoundError):  # the pool is gone already
+        return
+    loop.run_forever()
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        with contextlib.suppress(BaseException):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=LEAVE_TIMEOUT))
+
+
+def spawned() -> None:
+    """Be a worker in a fresh interpreter, where there is no fork; untested."""
+    config, spawn = Unpacker(to_nanny=True).feed(sys.stdin.buffer.read())
+    assert isinstance(config, Configure) and isinstance(spawn, Spawn)
+    sys.path[:] = config.sys_path
+    sys.argv[:] = config.argv
+    main(config, spawn.number, bytearray(16))

@@ -1,0 +1,44 @@
+"""Declares the extension modules; everything else is in pyproject.toml.
+
+DISTEX_BUILD picks the build: release (default), debug (no optimisation, symbols),
+trace (coverage of the Cython sources), asan (address and undefined behaviour sanitizers).
+"""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MODULES = ["framing", "codec", "dispatch", "futures", "protocol", "execute"]
+BUILD = os.environ.get("DISTEX_BUILD", "release")
+POSIX = sys.platform != "win32"
+
+compile_args = {
+    "release": ["-O3", "-fno-semantic-interposition", "-g0"] if POSIX else [],
+    "debug": ["-O0", "-g"],
+    "trace": ["-O1", "-DCYTHON_TRACE=1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
+    "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
+}[BUILD]
+link_args = ["-fsanitize=address,undefined"] if BUILD == "asan" else []
+
+extensions = [
+    Extension(
+        f"distex._core.{name}",
+        [f"_core/{name}.pyx"],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for name in MODULES
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        include_path=["."],
+        # the dependency tracker does not see headers that lie in another folder
+        force=True,
+        compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
+        build_dir="build/cython",
+    )
+)
