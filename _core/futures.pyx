@@ -5,6 +5,7 @@
     ├── AsyncTask       awaitable in one event loop: run_async
     ├── ConcurrentTask  base of the concurrent.futures.Future that submit returns
     └── ChunkTask       several items of a map; values are taken out as they come
+    Caller              makes the first two and sends them off, for Pool's methods
 
 Task and future are one object: a million that wait cost little, and none is looked up.
 """
@@ -18,10 +19,13 @@ from concurrent.futures import Future as _Future
 from concurrent.futures._base import (
     CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
 )
+from asyncio import get_running_loop
 from threading import Condition
+from types import BuiltinFunctionType, FunctionType
+from weakref import WeakKeyDictionary
 
 from distex._core.codec cimport Codec, Cursor
-from distex._core.dispatch cimport Function, Inbox, Task
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
 from distex._core.framing cimport CHUNK, Buffer
 
 from distex.errors import ProtocolError
@@ -49,12 +53,11 @@ cdef class AsyncTask(Task):
     coroutine that runs.
     """
 
-    def __init__(self, Function function, tuple args, dict kwargs, loop, Inbox inbox):
+    def __init__(self, Function function, tuple args, dict kwargs, loop):
         self.function = function
         self.args = args
         self.kwargs = kwargs
         self.loop = loop
-        self.inbox = inbox
 
     def __del__(self):
         if self.state == FAILED and self.unseen:
@@ -104,12 +107,6 @@ cdef class AsyncTask(Task):
         return 0
 
     # --- the caller's side: its loop's thread
-
-    @staticmethod
-    def deliver(item):
-        """Handle what arrives in the inbox of a caller's loop."""
-        cdef AsyncTask task = item[0]
-        task._set(item[1], item[2])
 
     cdef int _set(self, int state, object value) except -1:
         if self.state >= DONE:
@@ -491,3 +488,68 @@ cdef class ChunkTask(Task):
         self.items = None
         self.values = None
         self.notify = None
+
+
+def _deliver(item):
+    """Take the outcome of a task out of the inbox of its caller's loop."""
+    cdef AsyncTask task = item[0]
+    task._set(item[1], item[2])
+
+
+cdef class Caller:
+    """The short way from Pool.run_async and Pool.submit to the dispatcher.
+
+    Args:
+        dispatcher: the pool's.
+        cache: ``cache.get(func)`` gives the Function for a callable; ``cache.steady`` is a
+            dictionary of those for plain functions that stay as they were pickled.
+        future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
+    """
+
+    def __init__(self, Dispatcher dispatcher, cache, future_class):
+        self.dispatcher = dispatcher
+        self.lookup = cache.get
+        self.steady = cache.steady
+        self.future_class = future_class
+        self.inboxes = WeakKeyDictionary()
+
+    cdef Function _function(self, object func):
+        kind = type(func)
+        if kind is FunctionType or kind is BuiltinFunctionType:
+            function = self.steady.get(func)
+            if function is not None:
+                return <Function>function
+        return self.lookup(func)
+
+    def call_async(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop."""
+        cdef AsyncTask task = AsyncTask.__new__(AsyncTask)
+        task.loop = loop = get_running_loop()
+        if loop is not self.dispatcher.loop:
+            task.inbox = self.inboxes.get(loop)
+            if task.inbox is None:
+                task.inbox = self.inboxes.setdefault(loop, Inbox(loop, _deliver))
+        try:
+            task.function = self._function(func)
+        except Exception as exc:
+            task._set(FAILED, exc)
+            return task
+        task.args = args
+        task.kwargs = kwargs
+        self.dispatcher.submit(task)
+        return task
+
+    def call(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: its future."""
+        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
+        try:
+            task.function = self._function(func)
+        except Exception as exc:
+            task._exception = exc
+            task._state = FINISHED
+            return task
+        task._state = PENDING
+        task.args = args
+        task.kwargs = kwargs
+        self.dispatcher.submit(task)
+        return task

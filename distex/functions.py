@@ -109,6 +109,9 @@ class FunctionCache:
     def __init__(self, table: FunctionTable, serializer: Serializer) -> None:
         self._table = table
         self._dumps = serializer.dumps
+        # functions that are imported by the workers: these stay as they are; by themselves
+        self.steady: dict[Any, Function] = {}
+        # functions that go by value, by identity
         self._entries: dict[int, _Entry] = {}
         self._lock = threading.Lock()
 
@@ -118,18 +121,23 @@ class FunctionCache:
         Raises:
             Exception: whatever the serializer raises, with a note that names the function.
         """
+        plain = type(func) in (FunctionType, BuiltinFunctionType)
+        if plain and func in self.steady:
+            return self.steady[func]
         entry = self._entries.get(id(func))
-        if entry is not None and (not entry.uses or entry.fresh()):
+        if entry is not None and entry.fresh():
             return entry.function
         function = self._pickle(func)
-        uses = None
-        if type(func) in (FunctionType, BuiltinFunctionType, type):
-            uses = [] if _is_importable(func) else _uses(func)
-        if uses is not None:
+        if plain and _is_importable(func):
             with self._lock:
-                if len(self._entries) >= FUNCTION_CACHE:
-                    del self._entries[next(iter(self._entries))]
-                self._entries[id(func)] = _Entry(func, function, uses)
+                _make_room(self.steady)
+                self.steady[func] = function
+        elif plain or type(func) is type:
+            uses = _uses(func)
+            if uses is not None:
+                with self._lock:
+                    _make_room(self._entries)
+                    self._entries[id(func)] = _Entry(func, function, uses)
         return function
 
     def _pickle(self, func: Callable[..., Any]) -> Function:
@@ -147,4 +155,11 @@ class FunctionCache:
     def clear(self) -> None:
         """Let go of all functions."""
         with self._lock:
+            self.steady.clear()
             self._entries.clear()
+
+
+def _make_room(cache: dict[Any, Any]) -> None:
+    """Drop the oldest of a full cache."""
+    if len(cache) >= FUNCTION_CACHE:
+        del cache[next(iter(cache))]

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 from distex import mapping, serializers
-from distex._core.dispatch import Dispatcher, Function, Inbox
-from distex._core.futures import AsyncTask
+from distex._core.dispatch import Dispatcher, Function
+from distex._core.futures import AsyncTask, Caller
 from distex.errors import HostError
 from distex.executor import Future, LoopThread
 from distex.functions import FunctionCache
@@ -75,6 +75,16 @@ class _Home:
 
 
 _homes: set[_Home] = set()
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for pool in _pools:
+        pool._refuse_calls()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 @atexit.register
@@ -191,7 +201,10 @@ class Pool(concurrent.futures.Executor):
         self._home: _Home | None = None
         self._dispatcher: Dispatcher | None = None
         self._functions: FunctionCache | None = None
-        self._inboxes: weakref.WeakKeyDictionary[Any, Inbox] = weakref.WeakKeyDictionary()
+        # how single calls are sent: replaced once the pool has started, and when it is shut down
+        self._call_async: Callable[..., Any] = self._start_and_call_async
+        self._call: Callable[..., Any] = self._start_and_call
+        _pools.add(self)
         self._start_task: asyncio.Task[None] | None = None
         if not lazy_create and asyncio._get_running_loop() is None:
             self._start_thread()
@@ -232,15 +245,22 @@ class Pool(concurrent.futures.Executor):
             home.thread.submit(_quietly(supervisor.start()))
         else:
             self._start_task = supervisor.loop.create_task(_quietly(supervisor.start()))
-        self._dispatcher = supervisor.dispatcher  # last: who sees it may use the pool
+        self._dispatcher = supervisor.dispatcher
+        caller = Caller(supervisor.dispatcher, self._functions, Future)
+        self._call_async = caller.call_async
+        self._call = caller.call
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError(_CLOSED)
+    def _check_open(self, *call: Any) -> None:
         if self._pid != os.getpid():
             raise RuntimeError(
                 f"this pool belongs to process {self._pid}, which this one was forked from: "
                 "make a new one here")
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+
+    def _refuse_calls(self) -> None:
+        """From now on single calls get the exception that says why there can be none."""
+        self._call_async = self._call = self._check_open
 
     def _wait_ready(self, timeout: float | None) -> bool:
         self._start_thread()
@@ -312,16 +332,13 @@ class Pool(concurrent.futures.Executor):
         assert self._functions is not None
         return self._functions.get(func)
 
-    def _inbox(self, loop: asyncio.AbstractEventLoop) -> Inbox | None:
-        """The way to a caller's loop from the pool's; None if it is the same."""
-        assert self._home is not None
-        if loop is self._home.supervisor.loop:
-            return None
-        with self._lock:
-            inbox = self._inboxes.get(loop)
-            if inbox is None:
-                inbox = self._inboxes[loop] = Inbox(loop, AsyncTask.deliver)
-        return inbox
+    def _start_and_call_async(self, func: Any, args: Any, kwargs: Any) -> Any:
+        self._start_here()
+        return self._call_async(func, args, kwargs)
+
+    def _start_and_call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        self._start_thread()
+        return self._call(func, args, kwargs)
 
     def run_async(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Have a worker call ``func(*args, **kwargs)``; if that gives an awaitable, await it there.
@@ -337,18 +354,7 @@ class Pool(concurrent.futures.Executor):
         The awaitable raises what the call raised; PoolStartError, WorkerLost; what pickle raises
         for arguments or a result that it can't take.
         """
-        loop = asyncio.get_running_loop()
-        if self._dispatcher is None or self._closed or self._pid != os.getpid():
-            self._start_here()
-        try:
-            function = self._function(func)
-        except Exception as exc:
-            future = loop.create_future()
-            future.set_exception(exc)
-            return future
-        task = AsyncTask(function, args, kwargs, loop, self._inbox(loop))
-        self._submit(task)
-        return task
+        return self._call_async(func, args, kwargs)
 
     def submit(  # type: ignore[override]
         self, func: Callable[..., T], /, *args: Any, **kwargs: Any
@@ -361,24 +367,8 @@ class Pool(concurrent.futures.Executor):
         Raises:
             RuntimeError: the pool was shut down.
         """
-        if self._dispatcher is None or self._closed or self._pid != os.getpid():
-            self._start_thread()
-        try:
-            function = self._function(func)
-        except Exception as exc:
-            failed: concurrent.futures.Future[T] = concurrent.futures.Future()
-            failed.set_running_or_notify_cancel()
-            failed.set_exception(exc)
-            return failed
-        task = Future(function, args, kwargs)
-        self._submit(task)
-        return task
-
-    def _submit(self, task: Any) -> None:
-        try:
-            self.dispatcher.submit(task)
-        except RuntimeError:  # the pool's loop is closed
-            raise RuntimeError(_CLOSED) from None
+        future: concurrent.futures.Future[T] = self._call(func, args, kwargs)
+        return future
 
     def run(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """``submit(func, *args, **kwargs).result()``"""
@@ -412,7 +402,7 @@ class Pool(concurrent.futures.Executor):
         loop = asyncio.get_running_loop()
         tasks = []
         for link in self._home.supervisor.links():
-            task = AsyncTask(function, args, kwargs, loop, None)
+            task = AsyncTask(function, args, kwargs, loop)
             self.dispatcher.send_to(link, task)
             tasks.append(task)
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -544,6 +534,7 @@ class Pool(concurrent.futures.Executor):
     def _close(self) -> _Home | None:
         with self._lock:
             self._closed = True
+            self._refuse_calls()
             if self._pid != os.getpid():  # a fork of the process whose pool it is
                 return None
             return self._home

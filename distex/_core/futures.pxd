@@ -1,4 +1,4 @@
-from distex._core.dispatch cimport Inbox, Task
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
 
 
 cdef class AsyncTask(Task):
@@ -44,3 +44,14 @@ cdef class ChunkTask(Task):
 
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
+
+
+cdef class Caller:
+    cdef Dispatcher dispatcher
+    cdef object lookup
+    cdef dict steady
+    cdef object future_class
+    # the ways to the callers' loops that are not the pool's
+    cdef object inboxes
+
+    cdef Function _function(self, object func)
