@@ -18,7 +18,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from collections import deque
 
 from distex._core.framing cimport (
-    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, PART, RESULT,
+    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RESULT,
 )
 from distex.errors import ProtocolError, load_exception
 
@@ -196,7 +196,7 @@ cdef class WorkerLink(FrameHandler):
         self.known = set()
 
     cdef bint has_room(self, double cost_ns):
-        if self.lost or self.retiring or self.out.congested():
+        if self.lost or self.retiring or self.leased or self.out.congested():
             return False
         if self.in_flight < self.dispatcher.qsize:
             return True
@@ -338,6 +338,11 @@ cdef class WorkerLink(FrameHandler):
         """The connection to the worker is gone."""
         self.worker.disconnected(exc)
 
+    def ask_for_lane(self):
+        """Have the worker open a lane, see lane.pyx."""
+        if not self.lost:
+            self.out.frame(LANE, 0, 0, 0, NULL, 0, None)
+
     def say_goodbye(self):
         """Tell the worker that it may go."""
         if not self.lost:
@@ -367,9 +372,12 @@ cdef class WorkerLink(FrameHandler):
         tasks = sorted((task for task in self.slots if task is not None), key=_wire_id)
         self.slots = []
         self.latest = None
-        dispatcher.in_flight -= len(tasks)
+        dispatcher.in_flight -= self.in_flight
         self.in_flight = 0
         move = []
+        if self.lane_task is not None:
+            self.lane_task.fail(make_exception(self.lane_task))
+        self.lane = None
         for task in tasks:
             task.link = None
             if started_id is None or task.wire_id <= started_id or task.pinned:
@@ -479,6 +487,47 @@ cdef class Dispatcher:
         task.pinned = True
         if task.start():
             link.send(task)
+
+    # --- leases; from any thread, so each runs undivided: no code of Python's in between
+
+    cdef WorkerLink lease(self):
+        """A worker with a lane that has nothing to do, for the caller alone; or None."""
+        cdef WorkerLink link
+        cdef Py_ssize_t i
+        if self.closed is not None or len(self.queue):
+            return None
+        for i in range(len(self.idle) - 1, -1, -1):
+            link = self.idle[i]
+            if link.in_flight == 0 and not link.lost and not link.retiring:
+                if link.lane is not None and not link.leased:
+                    link.leased = True
+                    link.in_flight = 1
+                    self.in_flight += 1
+                    return link
+                if not link.lane_wanted:
+                    link.lane_wanted = True
+                    self.inbox.put(link.ask_for_lane)
+                    return None
+        return None
+
+    cdef int release(self, WorkerLink link) except -1:
+        """The caller has its answer."""
+        link.leased = False
+        link.lane_task = None
+        if not link.lost:
+            link.in_flight -= 1
+            link.tasks_done += 1
+            self.in_flight -= 1
+            if not link.idle_listed:
+                link.idle_listed = True
+                self.idle.append(link)
+        if len(self.queue) or self.on_drained is not None:
+            self.inbox.put(self._pump)
+        return 0
+
+    def _pump(self):
+        self.full = False
+        self.pump(None)
 
     cdef double _cost(self, Task task):
         if task.function.is_async:

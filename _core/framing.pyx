@@ -6,7 +6,7 @@ A frame on the wire, all numbers little-endian:
     ========  =====  ===================================================================
     field     bytes  range
     ========  =====  ===================================================================
-    kind          1  HELLO (1) .. BYE (13)
+    kind          1  HELLO (1) .. LANE (14)
     flags         1  any; what they mean depends on the kind
     segments      2  0 .. 1024, the number of out-of-band segments
     aux           4  any: function id (CALL, CHUNK), nanoseconds (RESULT, ERROR), ...
@@ -47,6 +47,8 @@ cdef enum:
     SEGMENT_COUNT_LIMIT = 1024
     FIRST_BUFFER_BYTES = 16 * 1024
     LARGEST_BUFFER_BYTES = 256 * 1024
+    # a larger frame that is not here yet is received into objects of its own
+    LARGE_FRAME_BYTES = 64 * 1024
     # payloads from this size on are sent as objects of their own, not copied
     PART_BYTES = 32 * 1024
     # a writer's or a scratch buffer's memory above this is given back once it was sent
@@ -292,7 +294,7 @@ cdef class FrameReader:
                 break
             memcpy(&header, self.buffer + self.start, HEADER_SIZE)
             count = header.segments
-            if not HELLO <= header.kind <= BYE:
+            if not HELLO <= header.kind <= LANE:
                 raise ProtocolError(f"unknown frame kind {header.kind}")
             if count > SEGMENT_COUNT_LIMIT:
                 raise ProtocolError(f"{count} segments in a frame; at most {SEGMENT_COUNT_LIMIT}")
@@ -311,7 +313,7 @@ cdef class FrameReader:
                 total += size
             total += HEADER_SIZE + 8 * count
             if total > <uint64_t>available:
-                if total > LARGEST_BUFFER_BYTES // 4:
+                if total > LARGE_FRAME_BYTES:
                     self._begin_large(&header, table)
                     self._select_target()
                 break

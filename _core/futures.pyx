@@ -25,13 +25,17 @@ from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
 
 from distex._core.codec cimport Codec, Cursor
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
-from distex._core.framing cimport CHUNK, Buffer
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task, WorkerLink
+from distex._core.framing cimport CALL, CHUNK, Buffer
+from distex._core.lane cimport Lane
 
 from distex.errors import ProtocolError
 
 cdef extern from "Python.h":
     void PyErr_SetObject(object type, object value) except *
+
+# seconds until a worker that closed its lane is known to be dead
+LOSS_TIMEOUT = 30
 
 cdef enum:
     WAITING = 0
@@ -538,6 +542,71 @@ cdef class Caller:
         task.kwargs = kwargs
         self.dispatcher.submit(task)
         return task
+
+    def run(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: what it returns, or raises.
+
+        By the lane of a worker that has nothing to do, if there is one: without the pool's loop.
+        """
+        cdef WorkerLink link
+        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
+            or type(func) is BuiltinFunctionType else None
+        if function is None:
+            return self.call(func, args, kwargs).result()
+        if PyThread_get_thread_ident() == self.dispatcher.thread:
+            return self.call(func, args, kwargs).result()  # raises
+        link = self.dispatcher.lease()
+        if link is None:
+            return self.call(func, args, kwargs).result()
+        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
+        task.function = function
+        task._state = RUNNING
+        task.args = args
+        task.kwargs = kwargs
+        link.lane_task = task
+        cdef Lane lane = link.lane
+        try:
+            self._exchange(lane, task)
+        except OSError:
+            link.lane = None  # the worker is being lost; it is told how it died
+            return task.result(LOSS_TIMEOUT)
+        except BaseException:
+            link.lane = None  # an interrupt: the answer will come when nobody asks any more
+            link.lane_wanted = False
+            raise
+        finally:
+            self.dispatcher.release(link)
+        if lane.error is not None:
+            error, lane.error = lane.error, None
+            try:
+                raise error
+            finally:
+                error = None
+        value, lane.value = lane.value, None
+        return value
+
+    cdef int _exchange(self, Lane lane, Task task) except -1:
+        cdef Py_ssize_t mark
+        cdef Buffer scratch
+        cdef list segments
+        lane.prepare(task.function)
+        mark = lane.out.begin(CALL, 0, task.function.id, 0)
+        if task.put_native(lane.out, self.dispatcher.codec):
+            lane.out.end(mark)
+        else:
+            lane.out.size = mark
+            scratch = Buffer.__new__(Buffer)
+            segments = []
+            try:
+                task.put(scratch, self.dispatcher.codec, segments)
+            except BaseException as exc:
+                exc.add_note(
+                    f"raised while the arguments of {task.function.name} were being pickled")
+                lane.error = exc
+                return 0
+            lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,
+                           segments)
+        return lane.exchange()
 
     def call(self, func, tuple args, dict kwargs):
         """Have a worker call ``func(*args, **kwargs)``: its future."""

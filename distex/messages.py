@@ -89,6 +89,7 @@ class Hello(Message):
     pid: int
     host: str
     python: str  # major.minor
+    lane: bool = False  # this is the worker's second connection, see lane.pyx
 
 
 class Welcome(Message):

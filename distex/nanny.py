@@ -101,6 +101,9 @@ class Nanny:
                 pass
         finally:
             self._kill_all()
+            self.selector.close()
+            for end in self.wake or ():
+                end.close()
 
     def _serve(self) -> bool:
         """One round; False when all is done."""
@@ -282,7 +285,8 @@ def _leave(status: int) -> NoReturn:
 
 def main(fd: int) -> None:
     """Run a nanny on this machine, on the socket with this file descriptor."""
-    Nanny(socket.socket(fileno=fd), os.getppid()).run()
+    with socket.socket(fileno=fd) as stream:
+        Nanny(stream, os.getppid()).run()
 
 
 def script() -> None:

@@ -27,6 +27,7 @@ from typing import Any
 from distex import messages, options, serializers
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
+from distex._core.lane import Lane
 from distex._core.framing import DEFAULT_LIMIT_BYTES, HELLO_LIMIT_BYTES, FrameHandler
 from distex._core.protocol import StreamConnection
 from distex.errors import PoolClosed, PoolStartError, ProtocolError, WorkerLost, load_exception
@@ -153,7 +154,9 @@ class Greeter(FrameHandler):
         self, kind: int, flags: int, aux: int, id: int, body: bytes, segments: list[Any]
     ) -> None:
         message = messages.decode_handshake(body)
-        if kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
+        if kind == HELLO and isinstance(message, messages.Hello) and message.lane:
+            self._supervisor.take_lane(message, self.connection)
+        elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
             self._record = self._supervisor.recognise(message)
             self._forget()
             self._record.connection = self.connection
@@ -305,13 +308,29 @@ class Supervisor:
 
     def recognise(self, hello: messages.Hello) -> WorkerRecord:
         """The worker that says hello; ProtocolError if it is none of ours."""
+        record = self._check_token(hello)
+        if record.connected_once:
+            raise ProtocolError(f"worker {hello.number} is here already")
+        record.connected_once = True
+        return record
+
+    def _check_token(self, hello: messages.Hello) -> WorkerRecord:
         if not hmac.compare_digest(hello.token, self._token):
             raise ProtocolError("it does not know the pool's token")
         record = self._workers.get(hello.number)
-        if record is None or record.connected_once:
-            raise ProtocolError(f"there is no worker {hello.number} to come")
-        record.connected_once = True
+        if record is None:
+            raise ProtocolError(f"there is no worker {hello.number}")
         return record
+
+    def take_lane(self, hello: messages.Hello, connection: Any) -> None:
+        """A worker's second connection: its socket, without the loop."""
+        record = self._check_token(hello)
+        if record.link is None or record.link.lane is not None:
+            raise ProtocolError(f"worker {hello.number} was not asked for a lane")
+        fd = os.dup(connection.transport.get_extra_info("socket").fileno())
+        connection.abort()
+        os.set_blocking(fd, True)
+        record.link.lane = Lane(fd, self.dispatcher.codec, record, 0.0)
 
     def worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""

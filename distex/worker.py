@@ -33,9 +33,10 @@ from distex.messages import (
     decode_handshake,
     encode,
 )
+from distex.namespace import Namespace
 from distex.options import LoopType
 
-HELLO, READY, WELCOME, BYE = 1, 2, 7, 13  # as in framing.pyx
+HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
 LEAVE_TIMEOUT = 1.0  # seconds for coroutines that are still running when the worker has to go
 
 
@@ -67,34 +68,48 @@ def preload(config: Configure | None) -> None:
         serializers.for_data(config.data_pickle)
 
 
-class Worker(Runner):
-    """What the worker does with the frames that are not tasks."""
+class LaneRunner(Runner):
+    """Runs what comes by the worker's lane; see _core/lane.pyx."""
 
-    def __new__(cls, *args: Any) -> "Worker":
+    def __new__(cls, *args: Any) -> "LaneRunner":
         return super().__new__(cls)
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, config: Configure, number: int, page: Any
     ) -> None:
         data = serializers.for_data(config.data_pickle)
-        functions = serializers.for_functions(config.func_pickle)
         dumps = serializers.for_data(0).dumps
+        self.load = Namespace(serializers.for_functions(config.func_pickle)).loads
         super().__init__(
             loop,
             Codec(data.dumps, data.loads, data.keeps_types),
-            functions.loads,
+            self.load,
             functools.partial(dump_exception, dumps=lambda exc: dumps(exc, None)),
             page,
         )
         self.config = config
         self.number = number
-        self.load = functions.loads
+        self.shared_page = page
+
+    def _hello(self, lane: bool) -> None:
+        self._say(HELLO, Hello(
+            wire=self.config.wire, token=self.config.token, number=self.number,
+            pid=os.getpid(), host=socket.gethostname()[:64], python=PYTHON, lane=lane))
+
+    def _say(self, kind: int, message: Any) -> None:
+        self.connection.write(kind, 0, 0, 0, encode(message))
 
     def connected(self, connection: Any) -> None:
         super().connected(connection)
-        self._say(HELLO, Hello(
-            wire=self.config.wire, token=self.config.token, number=self.number,
-            pid=os.getpid(), host=socket.gethostname()[:64], python=PYTHON))
+        self._hello(lane=True)
+
+
+class Worker(LaneRunner):
+    """Runs what comes by the worker's main connection, and does what else the pool says."""
+
+    def connected(self, connection: Any) -> None:
+        Runner.connected(self, connection)
+        self._hello(lane=False)
 
     def disconnected(self, exc: Exception | None) -> None:
         self.loop.stop()
@@ -107,6 +122,9 @@ class Worker(Runner):
             if not isinstance(message, Welcome):
                 raise ProtocolError("no welcome where one was expected")
             self.loop.create_task(self._get_ready(message.initializer, segments))
+        elif kind == LANE:
+            lane = LaneRunner(self.loop, self.config, self.number, self.shared_page)
+            self.loop.create_task(connect(self.config, lane))
         elif kind == BYE:
             self.connection.close()
         else:
@@ -124,11 +142,9 @@ class Worker(Runner):
                 error = self.dump_error(exc)
         self._say(READY, Ready(error))
 
-    def _say(self, kind: int, message: Any) -> None:
-        self.connection.write(kind, 0, 0, 0, encode(message))
 
-
-async def _connect(config: Configure, worker: Worker) -> None:
+async def connect(config: Configure, worker: Runner) -> None:
+    """Connect to the pool's server."""
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
@@ -149,7 +165,7 @@ def main(config: Configure, number: int, page: Any) -> None:
     asyncio.set_event_loop(loop)
     worker = Worker(loop, config, number, memoryview(page).cast("Q"))
     try:
-        loop.run_until_complete(_connect(config, worker))
+        loop.run_until_complete(connect(config, worker))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
         return
     loop.run_forever()

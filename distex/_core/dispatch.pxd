@@ -83,6 +83,11 @@ cdef class WorkerLink(FrameHandler):
     cdef readonly bint lost
     cdef readonly bint retiring
     cdef readonly uint64_t tasks_done
+    # the worker's lane, whether it was asked for, and the call that has it to itself
+    cdef public object lane
+    cdef bint lane_wanted
+    cdef bint leased
+    cdef Task lane_task
 
     cdef bint has_room(self, double cost_ns)
     cdef int send(self, Task task) except -1
@@ -114,6 +119,8 @@ cdef class Dispatcher:
     cdef readonly object closed
 
     cdef double _cost(self, Task task)
+    cdef WorkerLink lease(self)
+    cdef int release(self, WorkerLink link) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
     cpdef int submit(self, Task task) except -1

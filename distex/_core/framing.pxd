@@ -26,6 +26,7 @@ cdef enum Kind:
     CHUNK = 11
     CANCEL = 12
     BYE = 13
+    LANE = 14
 
 
 cdef class Buffer:

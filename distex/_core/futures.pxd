@@ -1,4 +1,5 @@
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
+from distex._core.lane cimport Lane
 
 
 cdef class AsyncTask(Task):
@@ -55,3 +56,4 @@ cdef class Caller:
     cdef object inboxes
 
     cdef Function _function(self, object func)
+    cdef int _exchange(self, Lane lane, Task task) except -1
