@@ -255,7 +255,10 @@ cdef class Codec:
             return items
         cursor.data += n
         if tag == STR:
-            return PyUnicode_DecodeUTF8(cursor.data - n, n, NULL)
+            try:
+                return PyUnicode_DecodeUTF8(cursor.data - n, n, NULL)
+            except UnicodeDecodeError:
+                raise ProtocolError("a text is not UTF-8") from None
         return PyBytes_FromStringAndSize(cursor.data - n, n)
 
     cdef object _get_pickled(self, Cursor* cursor, list segments):

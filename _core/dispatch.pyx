@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Which task goes to which worker, and which answer belongs to which task. No I/O, no clocks.
+"""Which task goes to which worker, and which answer belongs to which task. No I/O.
 
                     any thread          the pool's own loop
     Task ──submit──> Inbox ──add──> queue ──pump──> WorkerLink.send ──> FrameWriter
@@ -21,6 +21,22 @@ from distex._core.framing cimport (
     BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RESULT,
 )
 from distex.errors import ProtocolError, load_exception
+
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    #include <windows.h>
+    static double distex_seconds(void) { return (double)GetTickCount64() / 1e3; }
+    #else
+    #include <time.h>
+    static double distex_seconds(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    }
+    #endif
+    """
+    double distex_seconds() nogil
 
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
@@ -327,6 +343,8 @@ cdef class WorkerLink(FrameHandler):
 
     cdef int on_batch_end(self) except -1:
         self.dispatcher.full = False
+        if self.dispatcher.spin:
+            self.dispatcher.keep_awake()
         return self.dispatcher.pump(self)
 
     def writable(self):
@@ -400,9 +418,11 @@ cdef class Dispatcher:
         loop: the event loop on whose thread everything happens; the one running now.
         codec: how data are written.
         qsize: tasks that a worker may have at a time however long they take.
+        spin: seconds for which the loop polls after a task was sent or answered.
     """
 
-    def __init__(self, loop, Codec codec, Py_ssize_t qsize):
+    def __init__(self, loop, Codec codec, Py_ssize_t qsize, double spin=0):
+        self.spin = spin
         self.loop = loop
         self.thread = PyThread_get_thread_ident()
         self.codec = codec
@@ -417,6 +437,20 @@ cdef class Dispatcher:
     def outstanding(self):
         """Tasks that wait or are on a worker."""
         return len(self.queue) + self.in_flight
+
+    cdef int keep_awake(self) except -1:
+        """Begin, or go on, to keep the loop from sleeping; see Pool's spin."""
+        self.spin_end = distex_seconds() + self.spin
+        if not self.spinning:
+            self.spinning = True
+            self.loop.call_soon(self._spin)
+        return 0
+
+    def _spin(self):
+        if self.closed is None and distex_seconds() < self.spin_end:
+            self.loop.call_soon(self._spin)
+        else:
+            self.spinning = False
 
     def on_home_thread(self):
         """Whether the caller is on the thread of the pool's loop."""
@@ -472,6 +506,8 @@ cdef class Dispatcher:
         cdef WorkerLink link
         if self.closed is not None:
             return task.fail(self.closed(task))
+        if self.spin:
+            self.keep_awake()
         if not self.full and not self.queue:
             link = self.choose(self._cost(task), None)
             if link is not None:

@@ -100,9 +100,11 @@ cdef class Runner(FrameHandler):
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
         page: two 64-bit numbers, writable: id of the last task started, of the last one done.
+        spin: seconds to poll for more work before sleeping.
     """
 
-    def __init__(self, loop, Codec codec, load_function, dump_error, page):
+    def __init__(self, loop, Codec codec, load_function, dump_error, page, double spin=0):
+        self.spin_ns = <int64_t>(spin * 1e9)
         self.loop = loop
         self.codec = codec
         self.load_function = load_function
@@ -167,7 +169,19 @@ cdef class Runner(FrameHandler):
         if self.queue and not self.scheduled:
             self._run_queue()
         self.now_ns = 0
+        if self.spin_ns:
+            self.spin_end_ns = distex_clock_ns() + self.spin_ns
+            if not self.spinning:
+                self.spinning = True
+                self.loop.call_soon(self._spin)
         return 0
+
+    def _spin(self):
+        """Keep the loop from sleeping."""
+        if distex_clock_ns() < self.spin_end_ns:
+            self.loop.call_soon(self._spin)
+        else:
+            self.spinning = False
 
     cdef int _begin_turn(self) except -1:
         self.now_ns = distex_clock_ns()

@@ -30,6 +30,23 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
 
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <stdint.h>
+    #include <sys/mman.h>
+    static void distex_use_huge_pages(char *data, size_t n) {
+        const uintptr_t huge = 2 * 1024 * 1024;
+        uintptr_t first = ((uintptr_t)data + huge - 1) & ~(huge - 1);
+        uintptr_t last = ((uintptr_t)data + n) & ~(huge - 1);
+        if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+    }
+    #else
+    static void distex_use_huge_pages(char *data, size_t n) {}
+    #endif
+    """
+    void distex_use_huge_pages(char* data, size_t n) nogil
+
 import sys
 
 from distex.errors import ProtocolError
@@ -49,6 +66,9 @@ cdef enum:
     LARGEST_BUFFER_BYTES = 256 * 1024
     # a larger frame that is not here yet is received into objects of its own
     LARGE_FRAME_BYTES = 64 * 1024
+    # fresh memory of this size and more is asked for in huge pages: most of what it costs to
+    # receive into it are page faults
+    HUGE_BYTES = 4 * 1024 * 1024
     # payloads from this size on are sent as objects of their own, not copied
     PART_BYTES = 32 * 1024
     # a writer's or a scratch buffer's memory above this is given back once it was sent
@@ -358,6 +378,8 @@ cdef class FrameReader:
             else:
                 self.target_data = PyByteArray_AS_STRING(part)
             self.target_filled = 0
+            if self.target_size >= HUGE_BYTES:
+                distex_use_huge_pages(self.target_data, self.target_size)
             if not self._fill_from_buffer():
                 return 1
             self.target += 1

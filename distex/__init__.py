@@ -1,6 +1,6 @@
 """A fast process pool on asyncio: local and remote workers, with a compiled core."""
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from distex.errors import (
     DistexError,
@@ -13,9 +13,11 @@ from distex.errors import (
 )
 from distex.launch.hosts import HostSpec
 from distex.options import LoopType, PickleType
-from distex.pool import Pool
 
-__version__ = _version("distex")
+if TYPE_CHECKING:
+    from distex.pool import Pool
+
+__version__ = "1.0.0.dev0"
 
 __all__ = [
     "DistexError",
@@ -30,3 +32,13 @@ __all__ = [
     "RemoteException",
     "WorkerLost",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the pool when it is asked for: workers import this package too, and need none."""
+    if name == "Pool":
+        from distex.pool import Pool
+
+        globals()["Pool"] = Pool
+        return Pool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,9 +18,11 @@ from distex._core.dispatch import Function, FunctionTable
 from distex.options import FUNCTION_CACHE
 from distex.serializers import Serializer
 
-_IMMUTABLE = (int, float, complex, str, bytes, bool, type(None), ModuleType, type,
-              BuiltinFunctionType, range)
-_MISSING = object()
+_IMMUTABLE = (int, float, complex, str, bytes, bool, type(None), ModuleType, BuiltinFunctionType,
+              range)
+
+
+_MISSING = object()  # what a name means that means nothing yet
 
 
 class _Entry(NamedTuple):
@@ -89,11 +91,12 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
             return None
         places = [(cell, "") for cell in value.__closure__ or ()]
         places += [(value.__globals__, name)  # type: ignore[misc]
-                   for name in _names(value.__code__) if name in value.__globals__]
+                   for name in _names(value.__code__)]
         for place, name in places:
             meant = _lookup(place, name)
             uses.append((place, name, meant))
-            todo.append(meant)
+            if meant is not _MISSING:
+                todo.append(meant)
         todo.extend(value.__defaults__ or ())
     return uses
 
@@ -132,7 +135,7 @@ class FunctionCache:
             with self._lock:
                 _make_room(self.steady)
                 self.steady[func] = function
-        elif plain or type(func) is type:
+        elif plain:
             uses = _uses(func)
             if uses is not None:
                 with self._lock:

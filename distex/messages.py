@@ -36,6 +36,7 @@ class Configure(Message):
     loop_type: int
     func_pickle: int
     data_pickle: int
+    spin: float  # seconds
 
 
 class Spawn(Message):

@@ -113,7 +113,7 @@ class Ready:
         """Wait until the workers are ready, at most for timeout seconds; whether they are."""
         return self._pool._wait_ready(timeout)
 
-    def __await__(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[Any, None, "Pool"]:
         return self._pool.create().__await__()
 
 
@@ -143,6 +143,9 @@ class Pool(concurrent.futures.Executor):
         max_workers: as num_workers, for code that was written for ProcessPoolExecutor: at least 1,
             None for one for each usable CPU.
         mp_context: accepted for the same reason; workers are always fresh processes.
+        spin: seconds for which the pool's loop and the workers poll, instead of sleeping, after
+            the last task was sent or done; 0: not at all. To wake a sleeping process takes longer
+            than a small task. It costs a CPU for each worker and one for the loop for this long.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -165,6 +168,7 @@ class Pool(concurrent.futures.Executor):
         *,
         max_workers: int | None = None,
         mp_context: Any = None,
+        spin: float = 0.0,
     ) -> None:
         if max_workers is not None:
             if num_workers:
@@ -180,6 +184,8 @@ class Pool(concurrent.futures.Executor):
             raise ValueError("num_workers must not be negative")
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
+        if not 0 <= spin < float("inf"):
+            raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if parse_hosts(hosts):
@@ -193,6 +199,7 @@ class Pool(concurrent.futures.Executor):
             loop_type=LoopType(worker_loop),
             func_pickle=PickleType(func_pickle),
             data_pickle=PickleType(data_pickle),
+            spin=float(spin),
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
         self._lock = threading.RLock()
@@ -281,8 +288,11 @@ class Pool(concurrent.futures.Executor):
             raise
         return True
 
-    async def create(self) -> None:
+    async def create(self) -> "Pool":
         """Start the workers, if that has not begun, and wait until they are ready.
+
+        Returns:
+            this pool; ``pool = await Pool(4)`` does the same.
 
         Raises:
             PoolStartError: they can't be started.
@@ -291,6 +301,10 @@ class Pool(concurrent.futures.Executor):
         self._start_here()
         assert self._home is not None
         await self._at_home(_started(self._home.supervisor))
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Pool"]:
+        return self.create().__await__()
 
     async def _at_home(self, coroutine: Any) -> Any:
         """Run a coroutine on the pool's loop, from whatever loop."""

@@ -49,6 +49,7 @@ class Settings:
     loop_type: int = options.LoopType.default
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
+    spin: float = 0.0
 
 
 @dataclass(eq=False)
@@ -198,7 +199,8 @@ class Supervisor:
         self.settings = settings
         data = serializers.for_data(settings.data_pickle)
         self.dispatcher = Dispatcher(
-            self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize)
+            self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
+            settings.spin)
         self.strangers: set[Greeter] = set()
         self.violations = 0  # connections that were dropped for what they sent
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
@@ -297,6 +299,7 @@ class Supervisor:
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
             data_pickle=self.settings.data_pickle,
+            spin=self.settings.spin,
         ))
         return record
 
@@ -330,7 +333,7 @@ class Supervisor:
         fd = os.dup(connection.transport.get_extra_info("socket").fileno())
         connection.abort()
         os.set_blocking(fd, True)
-        record.link.lane = Lane(fd, self.dispatcher.codec, record, 0.0)
+        record.link.lane = Lane(fd, self.dispatcher.codec, record, self.settings.spin)
 
     def worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""

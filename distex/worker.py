@@ -86,6 +86,7 @@ class LaneRunner(Runner):
             self.load,
             functools.partial(dump_exception, dumps=lambda exc: dumps(exc, None)),
             page,
+            config.spin,
         )
         self.config = config
         self.number = number

@@ -118,6 +118,12 @@ cdef class Dispatcher:
     # makes the exception that says why no task can be taken any more, or None
     cdef readonly object closed
 
+    # busy polling: for how many seconds, until when, and whether it goes on
+    cdef readonly double spin
+    cdef double spin_end
+    cdef bint spinning
+
+    cdef int keep_awake(self) except -1
     cdef double _cost(self, Task task)
     cdef WorkerLink lease(self)
     cdef int release(self, WorkerLink link) except -1

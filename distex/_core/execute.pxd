@@ -56,6 +56,10 @@ cdef class Runner(FrameHandler):
     cdef int64_t now_ns
     cdef int64_t turn_end_ns
     cdef int64_t sent_ns
+    # busy polling: for how long, until when, and whether it goes on
+    cdef int64_t spin_ns
+    cdef int64_t spin_end_ns
+    cdef bint spinning
     # shared with the nanny: id of the last task started, of the last one done
     cdef uint64_t[::1] page
 

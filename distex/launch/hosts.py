@@ -8,7 +8,7 @@ from distex.errors import HostError
 _SPEC = re.compile(
     r"(?:(?P<scheme>[a-z]+)://)?"
     r"(?:(?P<user>[^@/\s]+)@)?"
-    r"(?:\[(?P<ipv6>[0-9a-fA-F:.%]+)\]|(?P<host>[^\[\]@:/\s]+))"
+    r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]@:/\s]+))"
     r"(?::(?P<port>\d+))?"
     r"(?:/(?P<workers>\d*))?"
 )
