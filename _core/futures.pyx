@@ -136,12 +136,12 @@ cdef class AsyncTask(Task):
             return False
         # a task elsewhere may end at this moment and give its function up
         function = self.function
+        self._set(DROPPED, msg)
         if function is not None:
             if self.inbox is None:
                 self._cancel_on_worker()
             else:
                 function.table.inbox.put(self._cancel_on_worker)
-        self._set(DROPPED, msg)
         return True
 
     def _cancel_on_worker(self):
@@ -150,8 +150,6 @@ cdef class AsyncTask(Task):
         else:
             self.args = None
             self.kwargs = None
-            if self.state < DONE:  # it was cancelled on another thread
-                self.state = DROPPED
 
     def cancelled(self):
         """Whether the call was cancelled."""

@@ -1,9 +1,9 @@
 """Control messages, as msgpack: pool <-> nanny over the nanny's stream, and the handshake of a
 worker with its pool.
 
-    pool ──Configure, Spawn, Kill, Stop──> nanny          worker ──Hello──> pool
-    pool <──Started, Exited, Failed─────── nanny          worker <─Welcome─ pool
-                                                          worker ──Ready──> pool
+    pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
+    pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
+    pool <──Started, Exited, Failed─────── nanny          worker ──Ready──> pool
 """
 
 import struct
@@ -23,15 +23,25 @@ class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Base of all control messages."""
 
 
+class Serving(Message):
+    """The first message of a nanny: who and what it is."""
+
+    wire: int
+    version: str  # of distex
+    python: str  # major.minor
+    host: str
+    pid: int
+    cpus: int  # that it may use
+
+
 class Configure(Message):
     """The first message to a nanny: all that its workers have in common."""
 
-    wire: int
     token: bytes  # proves to the pool that a worker is its own
     unix_path: str  # where workers connect; empty: TCP
     host: str
     port: int
-    sys_path: list[str]
+    sys_path: list[str]  # empty: as it is there
     argv: list[str]
     loop_type: int
     func_pickle: int
@@ -84,12 +94,9 @@ class Failed(Message):
 class Hello(Message):
     """A worker says who it is. Nothing is unpickled before it has been checked."""
 
-    wire: int
     token: bytes
     number: int
     pid: int
-    host: str
-    python: str  # major.minor
     lane: bool = False  # this is the worker's second connection, see lane.pyx
 
 
@@ -106,7 +113,7 @@ class Ready(Message):
 
 
 ToNanny = Configure | Spawn | Kill | Stop
-FromNanny = Started | Exited | Failed
+FromNanny = Serving | Started | Exited | Failed
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()
@@ -168,12 +175,12 @@ class Unpacker:
         return messages
 
 
-def refusal(hello: Hello) -> str | None:
-    """Why a worker with the right token can't be taken in all the same, and what to do; or None."""
-    if hello.wire != WIRE_VERSION:
-        return (f"the distex on {hello.host} speaks wire version {hello.wire}, this one "
-                f"{WIRE_VERSION}: install the same distex on both")
-    if hello.python != PYTHON:
-        return (f"{hello.host} runs Python {hello.python}, this is {PYTHON}: "
-                f"start its workers with Python {PYTHON}")
+def refusal(serving: Serving) -> str | None:
+    """Why the nanny's host can't be worked with, and what to do; or None."""
+    if serving.wire != WIRE_VERSION:
+        return (f"distex {serving.version} on {serving.host} speaks wire version {serving.wire}, "
+                f"this one {WIRE_VERSION}: install the same distex on both")
+    if serving.python != PYTHON:
+        return (f"{serving.host} runs Python {serving.python}, this is {PYTHON}: "
+                f"have its workers run Python {PYTHON}")
     return None

@@ -1,5 +1,6 @@
 """The nanny: one process per host that forks the workers, watches them and reports how they died.
 
+    pool <──Serving─────────────────────── nanny
     pool ──Configure, Spawn, Kill, Stop──> nanny ──fork──> worker 1 .. N
     pool <──Started, Exited, Failed─────── nanny <─SIGCHLD─┘
 
@@ -24,18 +25,21 @@ import time
 import traceback
 from typing import Any, NoReturn
 
+from distex import __version__
 from distex.messages import (
+    PYTHON,
     Configure,
     Exited,
     Failed,
     Kill,
+    Serving,
     Spawn,
     Started,
     Stop,
     Unpacker,
     pack,
 )
-from distex.options import WIRE_VERSION
+from distex.options import WIRE_VERSION, usable_cpus
 
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 PAGE_BYTES = 4096
@@ -96,6 +100,8 @@ class Nanny:
             signal.set_wakeup_fd(self.wake[1].fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda signum, frame: None)
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._send(Serving(WIRE_VERSION, __version__, PYTHON, socket.gethostname(), os.getpid(),
+                           usable_cpus()))
         try:
             while self._serve():
                 pass
@@ -149,11 +155,9 @@ class Nanny:
         """Import what the workers will need, and keep it out of the garbage collector's way: what
         it does not touch stays shared."""
         self.config = config
-        sys.path[:] = config.sys_path
+        if config.sys_path:
+            sys.path[:] = config.sys_path
         sys.argv[:] = config.argv
-        if config.wire != WIRE_VERSION:
-            self._send(Failed(f"wire version {WIRE_VERSION} here, {config.wire} at the pool"))
-            return
         try:
             from distex import worker
 
@@ -291,9 +295,8 @@ def main(fd: int) -> None:
 
 def script() -> None:
     """``distex_proc``: tell that the installation is in order."""
-    import distex
     from distex import worker
 
     worker.preload(None)
-    print(f"distex {distex.__version__} is installed and works, "
+    print(f"distex {__version__} is installed and works, "
           f"with Python {sys.version.split()[0]} at {sys.executable}")

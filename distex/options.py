@@ -6,7 +6,8 @@ from typing import Final
 
 WIRE_VERSION: Final = 1
 
-START_TIMEOUT: Final = 60.0  # seconds for the first workers to connect
+START_TIMEOUT: Final = 60.0  # seconds for the first workers to become ready,
+START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
 STOP_TIMEOUT: Final = 5.0  # seconds for workers to end by themselves before they are killed
 HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is
 MAX_UNKNOWN_CONNECTIONS: Final = 4096  # connections that have not said yet who they are
@@ -48,3 +49,22 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def raise_file_limit(needed: int) -> None:
+    """Raise the process's soft limit of open files if it is lower than needed.
+
+    Raises:
+        OSError: the hard limit does not allow that.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
+                      "raise it (ulimit -Hn, or /etc/security/limits.conf)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -18,6 +18,7 @@ from distex.errors import HostError
 from distex.executor import Future, LoopThread
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, parse_hosts
+from distex.launch.local import LocalLauncher
 from distex.options import LoopType, PickleType, usable_cpus
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
@@ -193,7 +194,7 @@ class Pool(concurrent.futures.Executor):
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
-            num_workers=num_workers or usable_cpus(),
+            launchers=(LocalLauncher(num_workers or usable_cpus()),),
             qsize=qsize,
             initializer=(initializer, tuple(initargs)) if initializer is not None else None,
             loop_type=LoopType(worker_loop),
@@ -334,7 +335,8 @@ class Pool(concurrent.futures.Executor):
 
     def capacity(self) -> int:
         """Number of workers that are ready or, before that, that were asked for."""
-        return self.total_workers() or self._settings.num_workers
+        return self.total_workers() or sum(
+            launcher.num_workers or 1 for launcher in self._settings.launchers)
 
     # --- single tasks
 
@@ -590,7 +592,7 @@ class Pool(concurrent.futures.Executor):
         elif self._home is None:
             state = "not started"
         else:
-            state = f"{self.total_workers()} of {self._settings.num_workers} workers ready"
+            state = f"{self.total_workers()} workers ready"
         return f"<{type(self).__name__}: {state}>"
 
 

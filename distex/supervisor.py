@@ -1,10 +1,8 @@
 """The part of a running pool that lives on its loop: starts, watches, replaces and stops workers.
 
-    launch.local ──> nanny ──fork──> worker ──connects back──> Greeter ──> Dispatcher
-                       │                                          │
-                       └─Started, Exited──> Supervisor <──────────┘ Hello, Ready, connection lost
-
-A worker goes through: spawned -> connected (Hello, Welcome) -> ready (Ready) -> gone.
+    Launcher ──> nanny ──fork──> worker ──connects back──> Greeter ──> Dispatcher
+                   │                                          │
+                   └─Started, Exited──> Supervisor <──────────┘ Hello, Ready, connection lost
 """
 
 import asyncio
@@ -16,26 +14,26 @@ import secrets
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distex import messages, options, serializers
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
+from distex._core.framing import HELLO_LIMIT_BYTES
 from distex._core.lane import Lane
-from distex._core.framing import DEFAULT_LIMIT_BYTES, HELLO_LIMIT_BYTES, FrameHandler
 from distex._core.protocol import StreamConnection
 from distex.errors import PoolClosed, PoolStartError, ProtocolError, WorkerLost, load_exception
-from distex.launch import local
+from distex.greeter import Greeter
+from distex.launch.stream import Launcher
+from distex.records import HostRecord, WorkerRecord
 
 logger = logging.getLogger("distex")
 
-HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
 EXIT_GRACE = 2.0  # seconds between the two signs of a worker's end: its connection, its process
 
 
@@ -43,146 +41,13 @@ EXIT_GRACE = 2.0  # seconds between the two signs of a worker's end: its connect
 class Settings:
     """What a pool was asked for, checked."""
 
-    num_workers: int
+    launchers: tuple[Launcher, ...]  # one for each host
     qsize: int = 2
     initializer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
     loop_type: int = options.LoopType.default
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
     spin: float = 0.0
-
-
-@dataclass(eq=False)
-class WorkerRecord:
-    """One worker, as errors and the supervisor know it."""
-
-    number: int
-    nanny: "NannyRecord"
-    supervisor: "Supervisor"
-    pid: int = 0
-    connection: Any = None
-    link: WorkerLink | None = None
-    ready: bool = False
-    connected_once: bool = False
-    exited: messages.Exited | None = None
-    timer: asyncio.TimerHandle | None = None
-
-    def __str__(self) -> str:
-        return f"worker {self.pid or self.number} on {self.nanny.host}"
-
-    def disconnected(self, exc: Exception | None) -> None:
-        """Its connection is gone."""
-        self.connection = None
-        self.supervisor.worker_changed(self)
-
-    def obituary(self) -> str:
-        """How it ended."""
-        if self.exited is None:
-            return self.nanny.gone or "its connection was cut"
-        code = self.exited.exitcode
-        if code >= 0:
-            return f"its process ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        hint = ", perhaps for lack of memory" if -code == getattr(signal, "SIGKILL", 9) else ""
-        return f"its process was ended by {name}{hint}"
-
-
-@dataclass(eq=False)
-class NannyRecord:
-    """One nanny; the listener of its stream."""
-
-    supervisor: "Supervisor"
-    nanny: local.LocalNanny | None = None
-    gone: str = ""
-    workers: dict[int, WorkerRecord] = field(default_factory=dict)
-
-    @property
-    def host(self) -> str:
-        """Name of the host it is on."""
-        return local.LocalNanny.host
-
-    def send(self, message: messages.Message) -> None:
-        """Tell it something."""
-        if self.nanny is not None:
-            self.nanny.stream.send(message)
-
-    def nanny_says(self, message: Any) -> None:
-        """See launch.stream.NannyListener."""
-        self.supervisor.nanny_says(self, message)
-
-    def nanny_gone(self, reason: str) -> None:
-        """See launch.stream.NannyListener."""
-        self.gone = reason
-        self.supervisor.nanny_gone(self)
-
-
-class Greeter(FrameHandler):
-    """Meets whoever connects. Nothing of it is unpickled, and it gets nothing, before it has shown
-    the pool's token."""
-
-    def __init__(self, supervisor: "Supervisor") -> None:
-        self._supervisor = supervisor
-        self._record: WorkerRecord | None = None
-        self.connection: Any = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connected(self, connection: Any) -> None:
-        self.connection = connection
-        supervisor = self._supervisor
-        if (len(supervisor.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
-                or not _same_user(connection.transport)):
-            supervisor.drop(connection, "it is not of this user, or one of too many")
-            return
-        supervisor.strangers.add(self)
-        self._timer = supervisor.loop.call_later(
-            options.HELLO_TIMEOUT, supervisor.drop, connection, "it did not say who it is")
-
-    def disconnected(self, exc: Exception | None) -> None:
-        self._forget()
-        if self._record is not None:
-            self._record.disconnected(exc)
-
-    def _forget(self) -> None:
-        self._supervisor.strangers.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def control(
-        self, kind: int, flags: int, aux: int, id: int, body: bytes, segments: list[Any]
-    ) -> None:
-        message = messages.decode_handshake(body)
-        if kind == HELLO and isinstance(message, messages.Hello) and message.lane:
-            self._supervisor.take_lane(message, self.connection)
-        elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
-            self._record = self._supervisor.recognise(message)
-            self._forget()
-            self._record.connection = self.connection
-            self._record.pid = message.pid
-            self.connection.reader.set_limit(DEFAULT_LIMIT_BYTES)
-            refusal = messages.refusal(message)
-            if refusal is not None:
-                self._supervisor.start_failed(refusal)
-                return
-            initializer, buffers = self._supervisor.initializer
-            self.connection.write(
-                WELCOME, 0, 0, 0, messages.encode(messages.Welcome(initializer)), buffers)
-        elif kind == READY and isinstance(message, messages.Ready) and self._record is not None:
-            self._supervisor.worker_ready(self._record, message)
-        else:
-            raise ProtocolError(f"{type(message).__name__} does not belong here")
-
-
-def _same_user(transport: Any) -> bool:
-    """Whether the peer at a Unix socket is this user, as far as the system tells."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sys.platform != "linux" or sock.family != socket.AF_UNIX:
-        return True
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(uid == os.getuid())
 
 
 class Supervisor:
@@ -204,15 +69,13 @@ class Supervisor:
         self.strangers: set[Greeter] = set()
         self.violations = 0  # connections that were dropped for what they sent
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
-        self.pid = os.getpid()
         self._token = secrets.token_bytes(32)
         self._folder: str | None = None
         self._server: asyncio.AbstractServer | None = None
         self._address: tuple[str, int] = ("", 0)
-        self._nannies: list[NannyRecord] = []
+        self._hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._workers: dict[int, WorkerRecord] = {}
         self._next_number = 1
-        self._deaths_in_series = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._started: asyncio.Future[None] = self.loop.create_future()
         # a failure is told to whoever waits; that nobody does is no reason to log it
@@ -231,31 +94,40 @@ class Supervisor:
         """
         try:
             await self._prepare()
-            await asyncio.wait_for(asyncio.shield(self._started), options.START_TIMEOUT)
+            await asyncio.wait_for(asyncio.shield(self._started), self._start_timeout)
             self.running = True
         except BaseException as exc:
             error = exc
             if isinstance(exc, TimeoutError):
                 error = PoolStartError(
-                    f"the workers were not ready within {options.START_TIMEOUT:.0f} s")
+                    f"the workers were not ready within {self._start_timeout:.0f} s")
             elif not isinstance(exc, (PoolStartError, asyncio.CancelledError)):
                 error = PoolStartError(f"the pool can't be started: {exc!r}")
                 error.__cause__ = exc
             await asyncio.shield(self.stop_soon(error))
             raise error from error.__cause__
 
+    @property
+    def _start_timeout(self) -> float:
+        return options.START_TIMEOUT + options.START_TIMEOUT_PER_WORKER * self.expected_workers
+
     async def _prepare(self) -> None:
         if self.settings.initializer is not None:
             segments: list[Any] = []
             functions = serializers.for_functions(self.settings.func_pickle)
             self.initializer = functions.dumps(self.settings.initializer, segments), segments
+        options.raise_file_limit(64 + 3 * self.expected_workers)
         await self._listen()
-        nanny = await self._launch()
-        for _ in range(self.settings.num_workers):
-            self._spawn(nanny)
+        for host in self._hosts:
+            await self._launch(host)
+
+    @property
+    def expected_workers(self) -> int:
+        """Workers that there should be, as far as is known."""
+        return sum(host.wanted or 1 for host in self._hosts)
 
     async def _listen(self) -> None:
-        backlog = min(4096, self.settings.num_workers + 16)
+        backlog = min(4096, self.expected_workers + 16)
         if hasattr(socket, "AF_UNIX"):
             self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
             path = str(Path(self._folder, "pool"))
@@ -284,37 +156,45 @@ class Supervisor:
         self._count_violation(connection, ProtocolError(reason))
         connection.abort()
 
-    async def _launch(self) -> NannyRecord:
-        record = NannyRecord(self)
-        self._nannies.append(record)
-        record.nanny = await local.launch(record)
-        record.send(messages.Configure(
-            wire=options.WIRE_VERSION,
+    async def _launch(self, host: HostRecord) -> None:
+        host.gone = ""
+        host.nanny = await host.launcher.launch(host, self._unix_path, self._meet)
+
+    @property
+    def _unix_path(self) -> str:
+        return str(Path(self._folder, "pool")) if self._folder else ""
+
+    def _configure(self, host: HostRecord) -> None:
+        """The nanny serves: tell it what its workers need to know, and have them started."""
+        assert host.nanny is not None
+        host.send(messages.Configure(
             token=self._token,
-            unix_path=str(Path(self._folder, "pool")) if self._folder else "",
+            unix_path=host.nanny.unix_path,
             host=self._address[0],
             port=self._address[1],
-            sys_path=[entry or os.getcwd() for entry in sys.path],
+            sys_path=[entry or os.getcwd() for entry in sys.path] if host.launcher.is_local else [],
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
             data_pickle=self.settings.data_pickle,
             spin=self.settings.spin,
         ))
-        return record
+        assert host.wanted is not None
+        for _ in range(host.wanted - len(host.workers)):
+            self._spawn(host)
 
-    def _spawn(self, nanny: NannyRecord) -> None:
-        record = WorkerRecord(self._next_number, nanny, self)
+    def _spawn(self, host: HostRecord) -> None:
+        worker = WorkerRecord(self._next_number, host)
         self._next_number += 1
-        self._workers[record.number] = nanny.workers[record.number] = record
-        nanny.send(messages.Spawn(record.number))
+        self._workers[worker.number] = host.workers[worker.number] = worker
+        host.send(messages.Spawn(worker.number))
 
     def recognise(self, hello: messages.Hello) -> WorkerRecord:
         """The worker that says hello; ProtocolError if it is none of ours."""
         record = self._check_token(hello)
-        if record.connected_once:
+        if record.said_hello:
             raise ProtocolError(f"worker {hello.number} is here already")
-        record.connected_once = True
+        record.said_hello = True
         return record
 
     def _check_token(self, hello: messages.Hello) -> WorkerRecord:
@@ -342,10 +222,13 @@ class Supervisor:
             self.start_failed(f"the initializer failed: {ready.error[0]}", cause)
             return
         record.ready = True
-        self._deaths_in_series = 0
+        record.host.deaths_in_series = 0
         record.link = self.dispatcher.connect(record.connection, record)
         record.connection.handler = record.link
-        if not self._started.done() and all(r.ready for r in self._workers.values()):
+        if not self._started.done() and all(
+                host.wanted is not None and host.wanted <= len(host.workers)
+                and all(worker.ready for worker in host.workers.values())
+                for host in self._hosts):
             self._started.set_result(None)
 
     def start_failed(self, reason: str, cause: BaseException | None = None) -> None:
@@ -360,39 +243,46 @@ class Supervisor:
 
     # --- watching
 
-    def nanny_says(self, nanny: NannyRecord, message: Any) -> None:
+    def nanny_says(self, host: HostRecord, message: Any) -> None:
         """A nanny has a message."""
+        if isinstance(message, messages.Serving):
+            refusal = messages.refusal(message)
+            if refusal is not None:
+                self.start_failed(refusal)
+                return
+            if host.wanted is None:
+                host.wanted = message.cpus
+            self._configure(host)
+            return
         if isinstance(message, messages.Failed):
-            self.start_failed(f"the nanny on {nanny.host} can't start workers: {message.reason}")
+            self.start_failed(f"the nanny on {host.name} can't start workers: {message.reason}")
             return
-        record = self._workers.get(message.number)
-        if record is None:
+        worker = host.workers.get(message.number)
+        if worker is None:
             return
-        record.pid = message.pid
+        worker.pid = message.pid
         if isinstance(message, messages.Exited):
-            record.exited = message
-            self.worker_changed(record)
+            worker.exited = message
+            self.worker_changed(worker)
 
-    def nanny_gone(self, nanny: NannyRecord) -> None:
+    def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
-        for record in list(nanny.workers.values()):
-            self._bury(record)
+        for worker in list(host.workers.values()):
+            self._bury(worker)
         if self._stopping is not None:
             return
         if not self._started.done():
-            self.start_failed(f"the nanny on {nanny.host} ended before its workers were ready")
+            self.start_failed(
+                f"the nanny on {host.name} ended before its workers were ready: {host.gone}")
             return
-        logger.warning("distex: the nanny on %s is gone and is started anew", nanny.host)
-        self._nannies.remove(nanny)
-        self._background(self._replace_nanny(nanny))
+        logger.warning("distex: the nanny on %s is gone and is started anew", host.name)
+        self._background(self._replace_nanny(host))
 
-    async def _replace_nanny(self, old: NannyRecord) -> None:
-        if old.nanny is not None:
-            await old.nanny.wait(EXIT_GRACE)
-        await self._back_off()
-        nanny = await self._launch()
-        for _ in range(self.settings.num_workers):
-            self._spawn(nanny)
+    async def _replace_nanny(self, host: HostRecord) -> None:
+        if host.nanny is not None:
+            await host.nanny.wait(EXIT_GRACE)
+        await self._back_off(host)
+        await self._launch(host)
 
     def worker_changed(self, record: WorkerRecord) -> None:
         """Its connection or its process is gone: wait a moment for the other, which tells more."""
@@ -407,34 +297,35 @@ class Supervisor:
             record.timer.cancel()
         if self._workers.pop(record.number, None) is None:
             return
-        del record.nanny.workers[record.number]
+        del record.host.workers[record.number]
         if record.connection is not None:
             record.connection.abort()
         if record.exited is None:  # it may still be there, cut off
-            record.nanny.send(messages.Kill(record.number, signal.SIGTERM))
+            record.host.send(messages.Kill(record.number, signal.SIGTERM))
         if record.link is not None:
             started = record.exited.started_id if record.exited is not None else None
             record.link.lose(started, lambda task: self._lost(record, task))
         if self._stopping is not None:
             return
+        host = record.host
         if not record.ready:
-            self._deaths_in_series += 1
+            host.deaths_in_series += 1
             reason = f"{record} was not ready yet when it was lost: {record.obituary()}"
-            if not self._started.done() or self._deaths_in_series > options.RESPAWN_LIMIT:
+            if not self._started.done() or host.deaths_in_series > options.RESPAWN_LIMIT:
                 self.start_failed(reason)
                 return
-        if not record.nanny.gone:
+        if not host.gone:
             logger.warning("distex: %s is lost: %s", record, record.obituary())
-            self._background(self._replace_worker(record.nanny))
+            self._background(self._replace_worker(host))
 
-    async def _replace_worker(self, nanny: NannyRecord) -> None:
-        await self._back_off()
-        if not nanny.gone and self._stopping is None:
-            self._spawn(nanny)
+    async def _replace_worker(self, host: HostRecord) -> None:
+        await self._back_off(host)
+        if not host.gone and self._stopping is None:
+            self._spawn(host)
 
-    async def _back_off(self) -> None:
-        if self._deaths_in_series:
-            await asyncio.sleep(options.RESPAWN_DELAY * 2 ** (self._deaths_in_series - 1))
+    async def _back_off(self, host: HostRecord) -> None:
+        if host.deaths_in_series:
+            await asyncio.sleep(options.RESPAWN_DELAY * 2 ** (host.deaths_in_series - 1))
 
     def _background(self, coroutine: Any) -> None:
         task = self.loop.create_task(coroutine)
@@ -447,11 +338,10 @@ class Supervisor:
             self.start_failed(f"a worker can't be replaced: {task.exception()!r}")
 
     def _lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
-        exitcode = record.exited.exitcode if record.exited is not None else None
         return WorkerLost(
             f"{record} was lost while it ran {task.name}: {record.obituary()}. "
             "The pool goes on; submit the task again if it is safe to run it twice",
-            record.nanny.host, record.pid, exitcode, task.name)
+            record.host.name, record.pid, record.exitcode, task.name)
 
     # --- stopping
 
@@ -507,12 +397,12 @@ class Supervisor:
             if record.link is not None and grace:
                 record.link.say_goodbye()
         self.dispatcher.close(self._closed_error(error))
-        for nanny in self._nannies:
-            nanny.send(messages.Stop(grace))
-        for nanny in self._nannies:
-            if nanny.nanny is not None:
-                await nanny.nanny.wait(grace + EXIT_GRACE)
-                nanny.nanny.stream.close()
+        for host in self._hosts:
+            host.send(messages.Stop(grace))
+        for host in self._hosts:
+            if host.nanny is not None:
+                await host.nanny.wait(grace + EXIT_GRACE)
+                host.nanny.stream.close()
         for record in list(self._workers.values()):
             if record.connection is not None:
                 record.connection.abort()
@@ -535,9 +425,9 @@ class Supervisor:
 
     def kill(self) -> None:
         """End every process at once, when there is no loop any more to do it in order."""
-        for nanny in self._nannies:
-            if nanny.nanny is not None:
-                nanny.nanny.kill()
+        for host in self._hosts:
+            if host.nanny is not None:
+                host.nanny.kill()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

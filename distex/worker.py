@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 import os
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +22,6 @@ from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import StreamConnection
 from distex.errors import ProtocolError, dump_exception
 from distex.messages import (
-    PYTHON,
     Configure,
     Hello,
     Ready,
@@ -94,8 +92,7 @@ class LaneRunner(Runner):
 
     def _hello(self, lane: bool) -> None:
         self._say(HELLO, Hello(
-            wire=self.config.wire, token=self.config.token, number=self.number,
-            pid=os.getpid(), host=socket.gethostname()[:64], python=PYTHON, lane=lane))
+            token=self.config.token, number=self.number, pid=os.getpid(), lane=lane))
 
     def _say(self, kind: int, message: Any) -> None:
         self.connection.write(kind, 0, 0, 0, encode(message))

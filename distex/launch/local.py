@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distex.launch.stream import NannyListener, NannyStream
 
@@ -14,13 +16,14 @@ BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from distex.nanny import ma
 
 
 class LocalNanny:
-    """A nanny process and the stream to it."""
+    """A nanny process and the stream to it; see launch.stream.Nanny."""
 
-    host = socket.gethostname()
-
-    def __init__(self, process: subprocess.Popen[bytes], stream: NannyStream) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str
+    ) -> None:
         self._process = process
         self.stream = stream
+        self.unix_path = unix_path
 
     @property
     def pid(self) -> int:
@@ -48,29 +51,40 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-async def launch(listener: NannyListener) -> LocalNanny:
-    """Start a nanny with this interpreter, in the present working directory.
+class LocalLauncher:
+    """Starts nannies with this interpreter, in the present working directory.
 
-    It is the leader of a session of its own: a Ctrl-C in the terminal reaches the pool's process
-    alone, which decides what becomes of the workers.
+    A nanny is the leader of a session of its own: a Ctrl-C in the terminal reaches the pool's
+    process alone, which decides what becomes of the workers.
     """
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    try:
-        boot = BOOT.format(fd=theirs.fileno())
-        package_folder = str(Path(__file__).resolve().parents[2])
-        process = subprocess.Popen(
-            [sys.executable, *_interpreter_flags(), "-c", boot, package_folder],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=os.getcwd(),
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    ours.setblocking(False)
-    _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
-    return LocalNanny(process, stream)
+
+    is_local = True
+
+    def __init__(self, num_workers: int) -> None:
+        self.host = socket.gethostname()
+        self.num_workers: int | None = num_workers
+
+    async def launch(
+        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
+    ) -> LocalNanny:
+        """See launch.stream.Launcher."""
+        ours, theirs = socket.socketpair()
+        try:
+            boot = BOOT.format(fd=theirs.fileno())
+            package_folder = str(Path(__file__).resolve().parents[2])
+            process = subprocess.Popen(
+                [sys.executable, *_interpreter_flags(), "-c", boot, package_folder],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=os.getcwd(),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
+        return LocalNanny(process, stream, unix_path)

@@ -1,6 +1,7 @@
-"""The pool's end of the stream to a nanny, over whatever the launcher brings it by."""
+"""What a launcher gives the pool: a nanny somewhere, and the stream to it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from distex.errors import ProtocolError
@@ -11,10 +12,46 @@ class NannyListener(Protocol):
     """Who is told what a nanny says; called on the pool's loop."""
 
     def nanny_says(self, message: Any) -> None:
-        """A message came in: Started, Exited or Failed."""
+        """A message came in: Serving, Started, Exited or Failed."""
 
     def nanny_gone(self, reason: str) -> None:
         """The stream has ended. Called once."""
+
+
+class Nanny(Protocol):
+    """A nanny that was launched."""
+
+    stream: "NannyStream"
+    unix_path: str  # where its workers connect to the pool; empty: the pool's TCP address
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until nothing is left of it, and end it by force after timeout seconds."""
+
+    def kill(self) -> None:
+        """End it at once, without the loop. Its workers die with it."""
+
+
+class Launcher(Protocol):
+    """A way to start a nanny on one host, again and again."""
+
+    host: str  # for messages
+    num_workers: int | None  # None: as many as the host has CPUs
+    is_local: bool  # the host has this machine's files and sockets
+
+    async def launch(
+        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
+    ) -> Nanny:
+        """Start a nanny.
+
+        Args:
+            listener: who is told what it says.
+            unix_path: the pool's own socket.
+            meet: makes the protocol for a connection from a worker, where connections do not
+                come by that socket.
+
+        Raises:
+            HostError: why that is not possible, and what to do.
+        """
 
 
 class NannyStream(asyncio.Protocol):

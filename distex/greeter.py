@@ -1,0 +1,102 @@
+"""Who may come in: the pool's side of the handshake with whatever connects to its server.
+
+    connected ──> Hello: the token, a number that is expected ──> Welcome ──> Ready ──> a worker
+        │             │
+        └ too many,   └ anything else: dropped and counted
+          another user, silence
+"""
+
+import asyncio
+import socket
+import struct
+import sys
+import os
+from typing import Any, Protocol
+
+from distex import messages, options
+from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
+from distex.errors import ProtocolError
+
+HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
+
+
+class Host(Protocol):
+    """What a Greeter needs of the supervisor."""
+
+    loop: asyncio.AbstractEventLoop
+    strangers: "set[Greeter]"
+    initializer: tuple[bytes, list[Any]]
+
+    def drop(self, connection: Any, reason: str) -> None:
+        """Close a connection that is none of the pool's."""
+
+    def recognise(self, hello: messages.Hello) -> Any:
+        """The record of the worker that says hello, or ProtocolError."""
+
+    def take_lane(self, hello: messages.Hello, connection: Any) -> None:
+        """A worker's second connection."""
+
+    def worker_ready(self, record: Any, ready: messages.Ready) -> None:
+        """The worker can take tasks, or its initializer failed."""
+
+
+class Greeter(FrameHandler):
+    """Meets whoever connects. Nothing of it is unpickled, and it gets nothing, before it has shown
+    the pool's token."""
+
+    def __init__(self, supervisor: Host) -> None:
+        self._supervisor = supervisor
+        self._record: Any = None
+        self.connection: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connected(self, connection: Any) -> None:
+        self.connection = connection
+        supervisor = self._supervisor
+        if (len(supervisor.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
+                or not _same_user(connection.transport)):
+            supervisor.drop(connection, "it is not of this user, or one of too many")
+            return
+        supervisor.strangers.add(self)
+        self._timer = supervisor.loop.call_later(
+            options.HELLO_TIMEOUT, supervisor.drop, connection, "it did not say who it is")
+
+    def disconnected(self, exc: Exception | None) -> None:
+        self._forget()
+        if self._record is not None:
+            self._record.disconnected(exc)
+
+    def _forget(self) -> None:
+        self._supervisor.strangers.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def control(
+        self, kind: int, flags: int, aux: int, id: int, body: bytes, segments: list[Any]
+    ) -> None:
+        message = messages.decode_handshake(body)
+        if kind == HELLO and isinstance(message, messages.Hello) and message.lane:
+            self._supervisor.take_lane(message, self.connection)
+        elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
+            self._record = self._supervisor.recognise(message)
+            self._forget()
+            self._record.connection = self.connection
+            self._record.pid = message.pid
+            self.connection.reader.set_limit(DEFAULT_LIMIT_BYTES)
+            initializer, buffers = self._supervisor.initializer
+            self.connection.write(
+                WELCOME, 0, 0, 0, messages.encode(messages.Welcome(initializer)), buffers)
+        elif kind == READY and isinstance(message, messages.Ready) and self._record is not None:
+            self._supervisor.worker_ready(self._record, message)
+        else:
+            raise ProtocolError(f"{type(message).__name__} does not belong here")
+
+
+def _same_user(transport: Any) -> bool:
+    """Whether the peer at a Unix socket is this user, as far as the system tells."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sys.platform != "linux" or sock.family != socket.AF_UNIX:
+        return True
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(uid == os.getuid())
