@@ -8,7 +8,9 @@
     STR       length (4 bytes), UTF-8
     BYTES     length (4 bytes), bytes
     TUPLE     count (4 bytes), values
-    PICKLED   segments used (4 bytes), length (8 bytes), what the serializer made
+    PICKLED   segments used (4 bytes), length (8 bytes), what the serializer made; length 0: that
+              is the first of the segments
+    SEGMENT   -, bytes that are the next segment
 
 Only values of exactly these types take the fast path, so every type arrives as itself.  They are
 immutable, so nothing is lost by giving each its own copy; tuples nested more than a few levels and
@@ -40,10 +42,12 @@ cdef enum Tag:
     BYTES = 6
     TUPLE = 7
     PICKLED = 8
+    SEGMENT = 9
 
 cdef enum:
     # a larger str or bytes goes to the serializer: there one that occurs twice is sent once
     NATIVE_LIMIT_BYTES = 32 * 1024
+    SEGMENTS_MAX = 1024
     # deeper tuples go to the serializer: shared ones would be written out again at each place
     NATIVE_DEPTH = 3
     # from this size on the serializer reads in place instead of from a copy
@@ -74,8 +78,11 @@ cdef inline int put_text(Buffer out, Tag tag, const char* data, Py_ssize_t n) ex
     return 0
 
 
-cdef bint put_exact(Buffer out, object value, int depth) except -1:
-    """Write a value of one of the exact types; False, with part of it written, for any other."""
+cdef bint put_exact(Buffer out, object value, int depth, list segments) except -1:
+    """Write a value of one of the exact types; False, with part of it written, for any other.
+
+    Large bytes become a segment, if there is a list of them.
+    """
     cdef long long number
     cdef int overflow = 0
     cdef double real
@@ -116,15 +123,19 @@ cdef bint put_exact(Buffer out, object value, int depth) except -1:
         i = out.size
         put_tagged(out, TUPLE, &count, 4)
         for k in range(n):
-            if not put_exact(out, <object>PyTuple_GET_ITEM(value, k), depth - 1):
+            if not put_exact(out, <object>PyTuple_GET_ITEM(value, k), depth - 1, segments):
                 return False
             if out.size - i > 4 * NATIVE_LIMIT_BYTES:
                 return False
     elif kind is bytes:
         n = PyBytes_GET_SIZE(value)
-        if n > NATIVE_LIMIT_BYTES:
+        if n <= NATIVE_LIMIT_BYTES:
+            put_text(out, BYTES, PyBytes_AS_STRING(value), n)
+        elif segments is None or len(segments) >= SEGMENTS_MAX:
             return False
-        put_text(out, BYTES, PyBytes_AS_STRING(value), n)
+        else:
+            put_tag(out, SEGMENT)
+            segments.append(value)
     else:
         return False
     return True
@@ -156,7 +167,7 @@ cdef class Codec:
         Runs no code of the user's, so it may write into a frame that is open.
         """
         cdef Py_ssize_t mark = out.size
-        if self.native and put_exact(out, value, NATIVE_DEPTH):
+        if self.native and put_exact(out, value, NATIVE_DEPTH, None):
             return True
         out.size = mark
         return False
@@ -166,9 +177,13 @@ cdef class Codec:
 
         May run code of the user's, which may use the pool: out must be private.
         """
-        if not self.put_native(out, value):
-            self.put_pickled(out, value, segments)
-        return 0
+        cdef Py_ssize_t mark = out.size
+        cdef Py_ssize_t before = len(segments)
+        if self.native and put_exact(out, value, NATIVE_DEPTH, segments):
+            return 0
+        out.size = mark
+        del segments[before:]
+        return self.put_pickled(out, value, segments)
 
     cdef int put_pickled(self, Buffer out, object value, list segments) except -1:
         cdef Py_ssize_t before = len(segments)
@@ -181,18 +196,22 @@ cdef class Codec:
         except BaseException:
             del segments[before:]
             raise
-        used = <uint32_t>(len(segments) - before)
         n = PyBytes_GET_SIZE(data)
+        if n > NATIVE_LIMIT_BYTES and len(segments) < SEGMENTS_MAX:
+            segments.insert(before, data)
+            n = 0
+        used = <uint32_t>(len(segments) - before)
         put_tagged(out, PICKLED, &used, 4)
         out.put(<const char*>&n, 8)
         out.put(PyBytes_AS_STRING(data), n)
         return 0
 
-    cdef bint put_call_native(self, Buffer out, tuple args, dict kwargs) except -1:
-        """Write a call's arguments as two values if they can do without the serializer."""
+    cdef bint put_call(self, Buffer out, tuple args, dict kwargs, list segments) except -1:
+        """Write a call's arguments as two values if they can do without the serializer; else write
+        nothing: False. Runs no code of the user's."""
         cdef Py_ssize_t mark = out.size
         cdef uint32_t count
-        if not self.native or not put_exact(out, args, NATIVE_DEPTH):
+        if not self.native or not put_exact(out, args, NATIVE_DEPTH, segments):
             out.size = mark
             return False
         if not kwargs:
@@ -201,7 +220,8 @@ cdef class Codec:
         count = <uint32_t>(2 * len(kwargs))
         put_tagged(out, TUPLE, &count, 4)
         for key, value in kwargs.items():
-            if not put_exact(out, key, 0) or not put_exact(out, value, NATIVE_DEPTH):
+            if not (put_exact(out, key, 0, None)
+                    and put_exact(out, value, NATIVE_DEPTH, segments)):
                 out.size = mark
                 return False
         return True
@@ -227,6 +247,11 @@ cdef class Codec:
             return PyLong_FromLongLong(number)
         if tag == PICKLED:
             return self._get_pickled(cursor, segments)
+        if tag == SEGMENT:
+            if segments is None or cursor.segment >= len(segments):
+                raise ProtocolError("a value uses more segments than its frame has")
+            cursor.segment += 1
+            return segments[cursor.segment - 1]
         if tag == NONE:
             return None
         if tag == TRUE:
@@ -281,6 +306,8 @@ cdef class Codec:
             raise ProtocolError("a value uses more segments than its frame has")
         buffers = segments[cursor.segment:cursor.segment + used]
         cursor.segment += used
+        if n == 0:
+            data = buffers.pop(0)
         return self.loads(data, buffers)
 
     def encode(self, value):

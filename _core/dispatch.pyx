@@ -7,18 +7,21 @@
 
 A worker gets up to ``qsize`` tasks, and more while the time they are expected to take is below
 ``AHEAD_NS``: tiny tasks travel many at a time, slow ones wait here for the first worker that is
-free.  What a call of a function takes is learned from the times that come back with results.
+free.  What a call of a function takes is learned from the times that come back with results.  Where
+that goes wrong and a worker has nothing to do while another has too much, the latter is asked to
+give back what it has not started (RECALL, RETURNED), and that is shared out anew.
 
 Everything but Inbox.put, Dispatcher.submit and the end of a Function's life happens on the thread
 of the pool's loop.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.string cimport memcpy
 
 from collections import deque
 
 from distex._core.framing cimport (
-    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RESULT,
+    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
 )
 from distex.errors import ProtocolError, load_exception
 
@@ -51,8 +54,14 @@ cdef enum:
     SLOT_COUNT = 1 << 16
     # items taken from an inbox before the loop gets to do its I/O
     DRAIN_BATCH = 10_000
+    # a measurement over this many calls is taken as it is
+    SURE_CALLS = 16
     # flags of CALL: arguments and keyword arguments are one value
     PACKED = 1
+
+
+# seconds for which a worker has nothing to do before others are asked for some of theirs
+BALANCE_DELAY = 0.004
 
 
 cdef class Inbox:
@@ -133,6 +142,8 @@ cdef class Function:
         one by one, but not all at once, as a call that was interrupted makes no others slow."""
         if self.cost_ns == 0:
             self.cost_ns = max(ns, 1)
+        elif calls >= SURE_CALLS:
+            self.cost_ns = ns
         elif ns > self.cost_ns:
             self.cost_ns = min(ns, 4 * self.cost_ns + 10_000)
         else:
@@ -154,10 +165,15 @@ cdef class Task:
     cdef bint put_native(self, Buffer out, Codec codec) except -1:
         """Write the body if that runs no code of the user's; else write nothing: False."""
         self.flags = 0
-        return codec.put_call_native(out, self.args, self.kwargs)
+        return codec.put_call(out, self.args, self.kwargs, None)
 
     cdef int put(self, Buffer out, Codec codec, list segments) except -1:
         """Write the body to a private buffer."""
+        cdef Py_ssize_t before = len(segments)
+        self.flags = 0
+        if codec.put_call(out, self.args, self.kwargs, segments):
+            return 0
+        del segments[before:]
         self.flags = PACKED
         return codec.put_pickled(out, (self.args, self.kwargs), segments)
 
@@ -173,6 +189,10 @@ cdef class Task:
 
     cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
         raise ProtocolError("part of a result for a task that is not a chunk")
+
+    cdef list on_returned(self, uint32_t done, double spent_ns):
+        """The worker gives it back, with done calls of a chunk answered: what to send instead."""
+        return [self]
 
     cdef int succeed(self, object value) except -1:
         return 0
@@ -210,6 +230,7 @@ cdef class WorkerLink(FrameHandler):
         self.slots = []
         self.free_slots = []
         self.known = set()
+        self.returned = []
 
     cdef bint has_room(self, double cost_ns):
         if self.lost or self.retiring or self.leased or self.out.congested():
@@ -305,6 +326,7 @@ cdef class WorkerLink(FrameHandler):
         self.dispatcher.in_flight -= 1
         task.link = None
         if self.in_flight == 0:
+            self.recalled = False
             self.load_ns = 0  # and whatever rounding has left there
             # without work it keeps no function alive
             self.latest = None
@@ -317,6 +339,8 @@ cdef class WorkerLink(FrameHandler):
         cdef Cursor cursor
         cdef Task task
         cdef int kind = header.kind
+        if kind == RETURNED:
+            return self._take_back(header, body)
         if kind < RESULT or kind > CANCELLED:
             return FrameHandler.on_frame(self, header, body, segments)
         task = self._find(header.id)
@@ -332,7 +356,11 @@ cdef class WorkerLink(FrameHandler):
                 task.function.cost_ns = 0
             else:
                 task.function.measured(<double>header.aux / task.calls, task.calls)
-            return task.on_result(&cursor, segments, self.dispatcher.codec)
+            try:
+                return task.on_result(&cursor, segments, self.dispatcher.codec)
+            except ProtocolError as exc:
+                task.fail(exc)
+                raise
         if kind == CANCELLED:
             return task.cancelled_remotely()
         try:
@@ -341,11 +369,45 @@ cdef class WorkerLink(FrameHandler):
             exc = failure
         return task.fail(exc)
 
+    cdef int _take_back(self, Header* header, const char* body) except -1:
+        cdef Task task = self._find(header.id)
+        cdef int64_t spent = 0
+        if header.length != 8 or header.aux > task.calls:
+            raise ProtocolError("a task is returned in a way that it can't be")
+        memcpy(&spent, body, 8)
+        self.recalled = False
+        self._settle(header.id & (SLOT_COUNT - 1), task)
+        self.tasks_done -= 1
+        if task.pinned:
+            return self.send(task)
+        self.returned.extend(task.on_returned(header.aux, <double>spent))
+        return 0
+
     cdef int on_batch_end(self) except -1:
-        self.dispatcher.full = False
-        if self.dispatcher.spin:
-            self.dispatcher.keep_awake()
-        return self.dispatcher.pump(self)
+        cdef Dispatcher dispatcher = self.dispatcher
+        dispatcher.full = False
+        if self.returned:
+            dispatcher.queue.extendleft(reversed(self.returned))
+            self.returned.clear()
+        if dispatcher.spin:
+            dispatcher.keep_awake()
+        dispatcher.pump(self)
+        if self.in_flight == 0 and dispatcher.in_flight and not dispatcher.balancing:
+            dispatcher.balancing = True
+            dispatcher.loop.call_later(BALANCE_DELAY, dispatcher._balance)
+        return 0
+
+    cdef bint has_too_much(self):
+        """Whether it could give something back that it has not started."""
+        cdef Task task
+        if self.recalled or self.lost or self.leased:
+            return False
+        if self.in_flight > 1:
+            return True
+        for task in self.slots:
+            if task is not None and task.calls > 1:
+                return True
+        return False
 
     def writable(self):
         """The worker takes data again."""
@@ -437,6 +499,27 @@ cdef class Dispatcher:
     def outstanding(self):
         """Tasks that wait or are on a worker."""
         return len(self.queue) + self.in_flight
+
+    def _balance(self):
+        """Let workers that have nothing to do take over from those that have too much."""
+        cdef WorkerLink link
+        self.balancing = False
+        if self.queue or not self.in_flight:
+            return
+        idle = 0
+        for link in self.links:
+            idle += link.in_flight == 0
+        if not idle:
+            return
+        for link in self.links:
+            if link.in_flight and link.has_too_much():
+                link.recalled = True
+                link.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+                idle -= 1
+                if not idle:
+                    break
+        self.balancing = True
+        self.loop.call_later(BALANCE_DELAY, self._balance)
 
     cdef int keep_awake(self) except -1:
         """Begin, or go on, to keep the loop from sleeping; see Pool's spin."""

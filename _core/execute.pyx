@@ -17,7 +17,7 @@ from functools import partial
 
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport (
-    CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RESULT,
+    CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, FrameWriter, Header, Kind,
 )
 from distex.errors import ProtocolError
@@ -163,6 +163,8 @@ cdef class Runner(FrameHandler):
             return 0
         if kind == CANCEL:
             return self._cancel(header.id)
+        if kind == RECALL:
+            return self._give_back()
         return FrameHandler.on_frame(self, header, body, segments)
 
     cdef int on_batch_end(self) except -1:
@@ -235,6 +237,26 @@ cdef class Runner(FrameHandler):
         job.body = None
         job.results = None
         return self.out.frame(CANCELLED, 0, 0, id, NULL, 0, None)
+
+    cdef int _give_back(self) except -1:
+        """Another worker has nothing to do: return what has not been started, and of a chunk what
+        is left of it."""
+        cdef Job job
+        cdef int64_t spent[1]
+        jobs = self.queue
+        self.queue = deque()
+        for job in jobs:
+            if job.cancelled:
+                continue
+            if job.kind == CHUNK and not job.from_coroutine or job.kind == CALL:
+                if job.unsent:
+                    self._send_results(job, PART)
+                spent[0] = job.spent_ns
+                del self.jobs[job.id]
+                self.out.frame(RETURNED, 0, job.done, job.id, <const char*>spent, 8, None)
+            else:
+                self.queue.append(job)
+        return 0
 
     # --- running
 

@@ -6,7 +6,7 @@ A frame on the wire, all numbers little-endian:
     ========  =====  ===================================================================
     field     bytes  range
     ========  =====  ===================================================================
-    kind          1  HELLO (1) .. LANE (14)
+    kind          1  HELLO (1) .. RETURNED (16)
     flags         1  any; what they mean depends on the kind
     segments      2  0 .. 1024, the number of out-of-band segments
     aux           4  any: function id (CALL, CHUNK), nanoseconds (RESULT, ERROR), ...
@@ -22,7 +22,7 @@ A frame on the wire, all numbers little-endian:
 
 A frame that fits the receive buffer is handed on where it lies; a larger one is received straight
 into objects of its own: its body into bytes, each segment into a bytearray, so that arrays made
-from it are writable.  Lengths are checked against the limit before anything is allocated.
+from it are writable, unless it was bytes and is meant to be that again.  Lengths are checked against the limit before anything is allocated.
 """
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -73,6 +73,9 @@ cdef enum:
     PART_BYTES = 32 * 1024
     # a writer's or a scratch buffer's memory above this is given back once it was sent
     KEEP_BYTES = 256 * 1024
+
+
+cdef uint64_t AS_BYTES = <uint64_t>1 << 63
 
 
 cdef class Buffer:
@@ -158,6 +161,8 @@ cdef class FrameWriter(Buffer):
                 PyObject_GetBuffer(segments[i], &view, PyBUF_SIMPLE)
                 size = view.len
                 PyBuffer_Release(&view)
+                if type(segments[i]) is bytes:
+                    size |= AS_BYTES
                 self.put(<const char*>&size, 8)
         except BaseException:
             self.size = mark
@@ -242,6 +247,13 @@ cdef class FrameHandler:
         """The peer takes data again after the connection was congested."""
 
 
+cdef object new_segment(uint64_t size, const char* data):
+    """The object that a segment is received into; size as in the table."""
+    if size & AS_BYTES:
+        return PyBytes_FromStringAndSize(data, <Py_ssize_t>(size & ~AS_BYTES))
+    return PyByteArray_FromStringAndSize(data, <Py_ssize_t>size)
+
+
 cdef class FrameReader:
     """Splits what is received into frames.
 
@@ -314,7 +326,7 @@ cdef class FrameReader:
                 break
             memcpy(&header, self.buffer + self.start, HEADER_SIZE)
             count = header.segments
-            if not HELLO <= header.kind <= LANE:
+            if not HELLO <= header.kind <= RETURNED:
                 raise ProtocolError(f"unknown frame kind {header.kind}")
             if count > SEGMENT_COUNT_LIMIT:
                 raise ProtocolError(f"{count} segments in a frame; at most {SEGMENT_COUNT_LIMIT}")
@@ -327,6 +339,7 @@ cdef class FrameReader:
             total = header.length
             for i in range(count):
                 memcpy(&size, table + 8 * i, 8)
+                size &= ~AS_BYTES
                 if size > self.limit - total:
                     raise ProtocolError(
                         f"the segments of a frame are over the limit of {self.limit} bytes")
@@ -345,8 +358,8 @@ cdef class FrameReader:
                 data += header.length
                 for i in range(count):
                     memcpy(&size, table + 8 * i, 8)
-                    segments.append(PyByteArray_FromStringAndSize(data, size))
-                    data += size
+                    segments.append(new_segment(size, data))
+                    data += size & ~AS_BYTES
                 data = table + 8 * count
             handler.on_frame(&header, data, segments)
         if self.start == self.end:
@@ -360,7 +373,7 @@ cdef class FrameReader:
         cdef uint64_t size
         for i in range(header.segments):
             memcpy(&size, table + 8 * i, 8)
-            targets.append(PyByteArray_FromStringAndSize(NULL, size))
+            targets.append(new_segment(size, NULL))
         self.large = header[0]
         self.targets = targets
         self.target = 0
@@ -373,7 +386,7 @@ cdef class FrameReader:
         while self.target < len(self.targets):
             part = self.targets[self.target]
             self.target_size = len(part)
-            if self.target == 0:
+            if type(part) is bytes:
                 self.target_data = PyBytes_AS_STRING(part)
             else:
                 self.target_data = PyByteArray_AS_STRING(part)

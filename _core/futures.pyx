@@ -43,6 +43,8 @@ cdef enum:
     DONE = 2
     FAILED = 3
     DROPPED = 4
+    # what each chunk is meant to take that one is split into
+    PIECE_NS = 1_000_000
     # flags of CHUNK: items are tuples of arguments
     SPREAD = 1
 
@@ -52,7 +54,8 @@ cdef class AsyncTask(Task):
 
     It has the methods of an ``asyncio.Future`` and works wherever asyncio takes one (``gather``,
     ``wait_for``, ``shield``, ``timeout``); it also has those of a coroutine, so that
-    ``asyncio.create_task`` and ``TaskGroup.create_task`` take it.  The call is on its way as soon
+    ``asyncio.create_task`` and ``TaskGroup.create_task`` take it; for ``asyncio.wait``, which takes
+    no coroutines, wrap it in such a task.  The call is on its way as soon
     as the object exists.  ``cancel()`` drops a call that no worker has started, and cancels a
     coroutine that runs.
     """
@@ -347,7 +350,7 @@ cdef class ConcurrentTask(Task):
 
     def _check_thread(self):
         function = self.function
-        if (self._state is not FINISHED and function is not None
+        if ((self._state is PENDING or self._state is RUNNING) and function is not None
                 and PyThread_get_thread_ident() == (<Function>function).table.thread):
             raise RuntimeError(
                 "waiting here would block the event loop that runs this pool: "
@@ -442,6 +445,26 @@ cdef class ChunkTask(Task):
             return 1
         self._collect(values)
         return 0
+
+    cdef list on_returned(self, uint32_t done, double spent_ns):
+        """End here, and go on as several chunks that are as large as seems right by now."""
+        cdef list items
+        cdef Py_ssize_t size, i
+        if self.done:
+            return []
+        if done:
+            self.function.measured(spent_ns / done, done)
+        items = self.items[done:self.calls]
+        size = max(1, min(len(items) // 4, <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, 1))))
+        pieces = []
+        for i in range(0, len(items), size):
+            pieces.append(ChunkTask(self.function, items[i:i + size], self.spread, self.notify))
+        if pieces:
+            (<ChunkTask>pieces[len(pieces) - 1]).tail_error = self.tail_error
+        self.calls = done
+        self.successors = pieces
+        self._end(None if pieces else self.tail_error)
+        return pieces
 
     cdef int _collect(self, list values) except -1:
         if self.done or not values:

@@ -69,7 +69,8 @@ class Window:
     def room(self) -> int:
         """How many items the next chunk may have; 0: enough is on the way."""
         if self._chunksize is not None:
-            limit = self._buffersize or AHEAD_CHUNKS * self._pool.capacity()
+            limit = self._buffersize or self._pool.capacity() * max(
+                AHEAD_CHUNKS, AHEAD_ITEMS // self._chunksize)
             return self._chunksize if len(self._live) < limit else 0
         cost = self._function.cost_ns
         workers = self._pool.capacity()
@@ -148,18 +149,32 @@ class Window:
         self._items -= chunk.calls
         if self._ordered:
             self._queue.popleft()
+        if chunk.successors:  # it was split
+            self._live.update(chunk.successors)
+            if self._ordered:
+                self._queue.extendleft(reversed(chunk.successors))
+            else:  # they may have had news before they were known here
+                self._queue.extend(chunk.successors)
 
     def close(self) -> None:
         """Have nothing more done; let go of everything."""
         self.exhausted = True
         self._queue.clear()
         chunks, self._live = self._live, set()
+        for chunk in list(chunks):
+            chunks.update(_successors(chunk))
         dispatcher = self._pool.dispatcher
         if dispatcher.on_home_thread():
             _cancel_all(chunks)
         elif chunks:
             with contextlib.suppress(RuntimeError):  # the pool's loop is gone, the chunks with it
                 dispatcher.inbox.put(lambda: _cancel_all(chunks))
+
+
+def _successors(chunk: ChunkTask) -> Iterator[ChunkTask]:
+    for successor in chunk.successors or ():
+        yield successor
+        yield from _successors(successor)
 
 
 def _cancel_all(chunks: set[ChunkTask]) -> None:

@@ -21,7 +21,7 @@ cdef class Codec:
     cdef bint put_native(self, Buffer out, object value) except -1
     cdef int put(self, Buffer out, object value, list segments) except -1
     cdef int put_pickled(self, Buffer out, object value, list segments) except -1
-    cdef bint put_call_native(self, Buffer out, tuple args, dict kwargs) except -1
+    cdef bint put_call(self, Buffer out, tuple args, dict kwargs, list segments) except -1
     cdef object get(self, Cursor* cursor, list segments)
     cdef object _get(self, Cursor* cursor, list segments, int depth)
     cdef object _get_pickled(self, Cursor* cursor, list segments)

@@ -60,6 +60,7 @@ cdef class Task:
     cdef int put(self, Buffer out, Codec codec, list segments) except -1
     cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1
     cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1
+    cdef list on_returned(self, uint32_t done, double spent_ns)
     cdef int succeed(self, object value) except -1
     cdef int fail(self, object exc) except -1
     cdef int drop(self) except -1
@@ -87,12 +88,17 @@ cdef class WorkerLink(FrameHandler):
     cdef public object lane
     cdef bint lane_wanted
     cdef bint leased
+    # asked to give back what it has not started; what it gave back in the present batch
+    cdef bint recalled
+    cdef list returned
     cdef Task lane_task
 
     cdef bint has_room(self, double cost_ns)
     cdef int send(self, Task task) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task) except -1
     cdef Task _find(self, uint64_t id)
+    cdef int _take_back(self, Header* header, const char* body) except -1
+    cdef bint has_too_much(self)
 
 
 cdef class Dispatcher:
@@ -115,6 +121,8 @@ cdef class Dispatcher:
     # told when nothing is queued nor on a worker
     cdef public object on_drained
     cdef readonly Py_ssize_t in_flight
+    # a look is due at who has nothing to do and who too much
+    cdef bint balancing
     # makes the exception that says why no task can be taken any more, or None
     cdef readonly object closed
 

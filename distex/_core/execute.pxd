@@ -78,3 +78,4 @@ cdef class Runner(FrameHandler):
     cdef int _send_error(self, uint64_t id, object exc) except -1
     cdef int _await(self, Job job, object awaitable) except -1
     cdef int _cancel(self, uint64_t id) except -1
+    cdef int _give_back(self) except -1

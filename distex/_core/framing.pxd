@@ -27,6 +27,9 @@ cdef enum Kind:
     CANCEL = 12
     BYE = 13
     LANE = 14
+    RECALL = 15
+    # worker -> pool
+    RETURNED = 16
 
 
 cdef class Buffer:

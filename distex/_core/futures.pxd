@@ -42,6 +42,8 @@ cdef class ChunkTask(Task):
     cdef readonly bint done
     cdef readonly bint cancelled
     cdef object tail_error
+    # the chunks that follow it, as it was given back by a worker in part
+    cdef readonly list successors
 
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
