@@ -1,0 +1,86 @@
+# The project's commands; `make` alone lists them. They need CPython 3.11 or newer, a C compiler and
+# pip, and keep to a virtual environment of their own for each Python version: .venv-3.12, say.
+#
+#   make test                    with python3
+#   make test PYTHON=python3.13  with another one
+#   make test DISTEX_BUILD=debug with another build of the core, see setup.py
+
+PYTHON ?= python3
+export DISTEX_BUILD ?= release
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# all paths are relative, so that the checkout may have spaces in its name
+VERSION := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv-$(VERSION)
+RUN := $(VENV)/bin/python
+
+# stamps in the virtual environment: it exists, this build of the core is in it, so are these groups
+MADE := $(VENV)/made
+BUILT := $(VENV)/built-$(DISTEX_BUILD)
+DEV := $(VENV)/group-dev
+BENCH := $(VENV)/group-bench
+
+.PHONY: help demo test lint bench bench-quick dist clean
+
+help:
+	@echo 'make demo         install, and run the examples'
+	@echo 'make test         install, check style and types, and run all tests'
+	@echo 'make lint         the part of it that checks style and types'
+	@echo 'make bench        measure against other pools; bench-quick: the same in short'
+	@echo 'make dist         build sdist and wheel, and try the wheel'
+	@echo 'make clean        remove what was built, the virtual environments too'
+	@echo 'PYTHON=python3.13 picks the interpreter, DISTEX_BUILD=debug|trace|asan the build'
+
+demo: $(BUILT)
+	@echo '--- examples/stream.py: an async iterator through the pool'
+	@$(RUN) examples/stream.py
+	@echo '--- examples/parse_stdlib.py: the standard library, parsed three ways'
+	@$(RUN) examples/parse_stdlib.py
+
+lint: $(BUILT) $(DEV)
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy --strict distex
+	$(RUN) -m mypy.stubtest distex._core
+	$(VENV)/bin/cython-lint _core distex/_core
+
+test: lint
+	$(RUN) -m pytest -q
+
+bench: $(BUILT) $(BENCH)
+	$(RUN) -m bench
+
+bench-quick: $(BUILT) $(BENCH)
+	$(RUN) -m bench --quick
+
+dist: $(DEV)
+	rm -rf dist build/try
+	$(RUN) -m build
+	$(RUN) -m venv build/try
+	build/try/bin/python -m pip install -q dist/*.whl
+	cd build && try/bin/python -m distex
+	cd build && try/bin/distex_proc
+
+clean:
+	rm -rf build dist *.egg-info .venv-[0-9]* distex/_core/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find distex tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(MADE):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo 'distex needs CPython 3.11 or newer: make ... PYTHON=python3.12' >&2; exit 1; }
+	@echo 'Python $(VERSION): making $(VENV)'
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@# dependency groups came with pip 25.1
+	@$(RUN) -m pip install -q --upgrade 'pip>=25.1'
+	@touch $@
+
+$(BUILT): pyproject.toml setup.py $(wildcard _core/*.pyx distex/_core/*.pxd) | $(MADE)
+	@echo 'Python $(VERSION): building distex ($(DISTEX_BUILD)), which takes about a minute'
+	@rm -f $(VENV)/built-*
+	@$(RUN) -m pip install -q -e .
+	@touch $@
+
+$(VENV)/group-%: pyproject.toml | $(MADE)
+	@echo 'Python $(VERSION): installing what $* needs'
+	@$(RUN) -m pip install -q --group $*
+	@touch $@
