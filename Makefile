@@ -66,8 +66,8 @@ clean:
 	find distex tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(MADE):
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| { echo 'distex needs CPython 3.11 or newer: make ... PYTHON=python3.12' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is no CPython 3.11 or newer: name one with PYTHON=...' >&2; exit 1; }
 	@echo 'Python $(VERSION): making $(VENV)'
 	@"$(PYTHON)" -m venv --clear $(VENV)
 	@# dependency groups came with pip 25.1
