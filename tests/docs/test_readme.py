@@ -1,0 +1,42 @@
+"""Every Python block in README.md is a script that runs by itself, in a directory of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TIMEOUT = 60  # seconds; a block takes about one
+
+
+def blocks():
+    """Each block, named after the line it begins on."""
+    text = README.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start(1)) + 1
+        yield pytest.param(match[1], id=f"line{line}")
+
+
+@pytest.mark.parametrize("source", list(blocks()))
+def test_block(source, tmp_path):
+    script = tmp_path / "block.py"
+    script.write_text(source, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name], cwd=tmp_path, timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_there_are_blocks():
+    assert len(list(blocks())) >= 5
+
+
+def test_files_that_are_linked_to_exist():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert (README.parent / link).exists(), link
