@@ -13,6 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 VERSION := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 VENV := .venv-$(VERSION)
 RUN := $(VENV)/bin/python
+# cython-lint looks for pycodestyle on PATH
+WITH_TOOLS := PATH="$$PWD/$(VENV)/bin:$$PATH"
 
 # stamps in the virtual environment: it exists, this build of the core is in it, so are these groups
 MADE := $(VENV)/made
@@ -38,13 +40,14 @@ demo: $(BUILT)
 	@$(RUN) examples/parse_stdlib.py
 
 lint: $(BUILT) $(DEV)
-	$(RUN) -m ruff check .
+	$(RUN) -m ruff check -q --output-format concise .
 	$(RUN) -m mypy --strict distex
-	$(RUN) -m mypy.stubtest distex._core
-	$(VENV)/bin/cython-lint _core distex/_core
+	$(RUN) -m mypy.stubtest distex._core --mypy-config-file pyproject.toml \
+		--allowlist tests/typing/stubtest-allowlist.txt
+	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(RUN) -m pytest -q
+	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile local
 
 bench: $(BUILT) $(BENCH)
 	$(RUN) -m bench

@@ -24,7 +24,7 @@ TOP = 10  # rows of the table
 
 
 class Counts(NamedTuple):
-    """What there is in one file; a file that is no Python (some of the tests) counts for nothing."""
+    """What there is in one file; one that is no Python, as some test data, counts for nothing."""
 
     functions: int = 0
     branches: int = 0
