@@ -21,7 +21,6 @@ from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_FromLongLong
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport PyBUF_READ
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -89,7 +88,6 @@ cdef bint put_exact(Buffer out, object value, int depth, list segments) except -
     cdef const char* text
     cdef Py_ssize_t n = 0, i
     cdef uint32_t count
-    cdef char* target
     kind = type(value)
     if kind is int:
         number = PyLong_AsLongLongAndOverflow(value, &overflow)

@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 from collections import deque
 
 from distex._core.framing cimport (
-    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
+    BYE, CALL, CANCEL, CANCELLED, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
 )
 from distex.errors import ProtocolError, load_exception
 
@@ -675,7 +675,7 @@ cdef class Dispatcher:
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
         """The worker that should do a task of this cost (0: not known), or None: wait."""
         cdef WorkerLink link, best
-        cdef Py_ssize_t i, n
+        cdef Py_ssize_t _i, n
         if 0 < cost_ns < TINY_NS:
             link = self.packing
             if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= PACK_NS
@@ -692,7 +692,7 @@ cdef class Dispatcher:
         if hint is not None and hint.has_room(cost_ns):
             best = hint
         n = len(self.links)
-        for i in range(min(n, SCAN_LINKS)):
+        for _i in range(min(n, SCAN_LINKS)):
             self.cursor += 1
             if self.cursor >= n:
                 self.cursor = 0

@@ -18,7 +18,7 @@ from functools import partial
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport (
     CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
-    Buffer, FrameHandler, FrameWriter, Header, Kind,
+    Buffer, FrameHandler, Header, Kind,
 )
 from distex.errors import ProtocolError
 
@@ -440,8 +440,8 @@ cdef class Runner(FrameHandler):
         cdef Buffer results = job.results
         cdef uint32_t none = 0
         memcpy(results.data, &job.unsent, 4)
-        self.out.frame(<Kind>kind, job.from_coroutine, _clamp(job.spent_ns), job.id, results.data, results.size,
-                       job.result_segments)
+        self.out.frame(<Kind>kind, job.from_coroutine, _clamp(job.spent_ns), job.id,
+                       results.data, results.size, job.result_segments)
         results.size = 0
         results.put(<const char*>&none, 4)
         job.result_segments = []

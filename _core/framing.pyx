@@ -382,7 +382,6 @@ cdef class FrameReader:
 
     cdef int _select_target(self) except -1:
         """Go to the next target that wants bytes; 0 if all are full."""
-        cdef Py_ssize_t available, n
         while self.target < len(self.targets):
             part = self.targets[self.target]
             self.target_size = len(part)

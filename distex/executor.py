@@ -11,7 +11,7 @@ from typing import Any
 from distex._core.futures import ConcurrentTask
 
 
-class Future(ConcurrentTask, concurrent.futures.Future):  # type: ignore[type-arg, misc]
+class Future(ConcurrentTask, concurrent.futures.Future):  # type: ignore[type-arg]
     """The ``concurrent.futures.Future`` that ``Pool.submit`` returns.
 
     It becomes running when it is sent to a worker; until then it can be cancelled.

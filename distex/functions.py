@@ -3,8 +3,8 @@
 A plain function is kept, pickled, under its identity. One that goes by value (from ``__main__``, a
 lambda, a closure) takes with it what it refers to; it is pickled again as soon as a global or a
 closure variable that it uses means another object. If it refers to something that may change from
-within, such as a list, or is a bound method or a partial, it is pickled for every call, or for every
-map.
+within, such as a list, or is a bound method or a partial, it is pickled for every call, or for
+every map.
 """
 
 import inspect

@@ -30,7 +30,7 @@ CHUNK_ITEMS = 8192  # however short the calls are
 AHEAD_CHUNKS = 4  # chunks on the way for each worker when calls are short
 AHEAD_ITEMS = 256  # items on the way for each worker when they travel alone
 
-Notify = Callable[[ChunkTask], None]
+Notify = Callable[[ChunkTask], object]
 
 
 class Window:

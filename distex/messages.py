@@ -23,7 +23,7 @@ class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Base of all control messages."""
 
 
-class Serving(Message):
+class Serving(Message, frozen=True):
     """The first message of a nanny: who and what it is."""
 
     wire: int
@@ -34,7 +34,7 @@ class Serving(Message):
     cpus: int  # that it may use
 
 
-class Configure(Message):
+class Configure(Message, frozen=True):
     """The first message to a nanny: all that its workers have in common."""
 
     token: bytes  # proves to the pool that a worker is its own
@@ -49,33 +49,33 @@ class Configure(Message):
     spin: float  # seconds
 
 
-class Spawn(Message):
+class Spawn(Message, frozen=True):
     """Start a worker under this number, which is the pool's to choose and never used again."""
 
     number: int
 
 
-class Kill(Message):
+class Kill(Message, frozen=True):
     """Send a worker a signal."""
 
     number: int
     signal: int
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """End the workers and then the nanny; those that go on after the grace period are killed."""
 
     grace: float  # seconds
 
 
-class Started(Message):
+class Started(Message, frozen=True):
     """A worker has been started."""
 
     number: int
     pid: int
 
 
-class Exited(Message):
+class Exited(Message, frozen=True):
     """A worker is gone."""
 
     number: int
@@ -85,13 +85,13 @@ class Exited(Message):
     done_id: int  # id of the last task that it had done
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
     reason: str
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """A worker says who it is. Nothing is unpickled before it has been checked."""
 
     token: bytes
@@ -100,13 +100,13 @@ class Hello(Message):
     lane: bool = False  # this is the worker's second connection, see lane.pyx
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """The pool takes the worker in."""
 
     initializer: bytes  # pickled (function, arguments), or empty
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The worker can take tasks, or its initializer failed."""
 
     error: tuple[str, str, bytes | None] | None = None

@@ -9,7 +9,8 @@ cheap and safe. When the stream from the pool ends, or the pool's process is gon
 workers: nothing is orphaned. Each worker leads a process group of its own, which is killed as a
 whole once the worker is gone.
 
-Where there is no fork (Windows) it starts each worker as a fresh interpreter. That path is untested.
+Where there is no fork (Windows) it starts each worker as a fresh interpreter. That path is
+untested.
 """
 
 import contextlib

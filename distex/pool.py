@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, TypeVar
@@ -368,7 +367,7 @@ class Pool(concurrent.futures.Executor):
         The call is on its way at once; await the result when it is wanted.
 
         Returns:
-            an awaitable of the running loop, at the same time a future and a coroutine of asyncio's.
+            an awaitable of the running loop, a future and a coroutine of asyncio's at once.
 
         Raises:
             RuntimeError: no loop is running, or the pool was shut down.
@@ -378,7 +377,7 @@ class Pool(concurrent.futures.Executor):
         """
         return self._call_async(func, args, kwargs)
 
-    def submit(  # type: ignore[override]
+    def submit(
         self, func: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> "concurrent.futures.Future[T]":
         """Have a worker call ``func(*args, **kwargs)``. May be called from any thread.
@@ -409,7 +408,8 @@ class Pool(concurrent.futures.Executor):
             BaseException: what the first call raised that failed, once all have ended.
         """
         await self.create()
-        result: list[Any] = await self._at_home(self._run_on_all(self._function(func), args, kwargs))
+        function = self._function(func)
+        result: list[Any] = await self._at_home(self._run_on_all(function, args, kwargs))
         return result
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
@@ -418,7 +418,8 @@ class Pool(concurrent.futures.Executor):
         self.check_may_block()
         assert self._home is not None
         self._wait_ready(None)
-        return self._wait(self._run_on_all(self._function(func), args, kwargs))
+        result: list[Any] = self._wait(self._run_on_all(self._function(func), args, kwargs))
+        return result
 
     async def _run_on_all(self, function: Function, args: Any, kwargs: Any) -> list[Any]:
         assert self._home is not None
@@ -428,14 +429,14 @@ class Pool(concurrent.futures.Executor):
             task = AsyncTask(function, args, kwargs, loop)
             self.dispatcher.send_to(link, task)
             tasks.append(task)
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
         for task in tasks:
             task.result()
         return results
 
     # --- maps
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         func: Callable[..., T],
         *iterables: Any,

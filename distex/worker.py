@@ -178,7 +178,8 @@ def main(config: Configure, number: int, page: Any) -> None:
 def spawned() -> None:
     """Be a worker in a fresh interpreter, where there is no fork; untested."""
     config, spawn = Unpacker(to_nanny=True).feed(sys.stdin.buffer.read())
-    assert isinstance(config, Configure) and isinstance(spawn, Spawn)
+    assert isinstance(config, Configure)
+    assert isinstance(spawn, Spawn)
     sys.path[:] = config.sys_path
     sys.argv[:] = config.argv
     main(config, spawn.number, bytearray(16))
