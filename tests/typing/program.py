@@ -11,9 +11,12 @@ def square(x: int) -> int:
     return x * x
 
 
+def takes_executor(executor: Executor) -> None: ...
+
+
 def synchronous() -> None:
     with Pool(4, qsize=8, worker_loop=LoopType.uvloop, data_pickle=PickleType.pickle) as pool:
-        executor: Executor = pool  # it is one
+        assert_type(takes_executor(pool), None)
         assert_type(pool.submit(square, 2), Future[int])
         assert_type(pool.run(square, 2), int)
         assert_type(pool.map(square, [1, 2], chunksize=2, ordered=False), Iterator[int])
