@@ -277,4 +277,4 @@ def test_a_frame_that_cant_be_written_leaves_nothing_behind(segments):
 
 
 def test_the_header_is_as_long_as_it_says():
-    assert HEADER_BYTES == HEADER.size
+    assert HEADER.size == HEADER_BYTES

@@ -1,0 +1,109 @@
+"""Control messages: there and back, and what is none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distex import messages
+from distex.errors import ProtocolError
+from distex.messages import (
+    PYTHON,
+    Configure,
+    Exited,
+    Failed,
+    Hello,
+    Kill,
+    Ready,
+    Spawn,
+    Started,
+    Stop,
+    Unpacker,
+    Welcome,
+    decode_handshake,
+    encode,
+    pack,
+    refusal,
+)
+from distex.options import WIRE_VERSION
+
+TO_NANNY = [
+    Configure(1, b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2),
+    Spawn(7), Kill(7, 9), Stop(2.5),
+]
+FROM_NANNY = [Started(7, 4711), Exited(7, 4711, -9, 2**40, 2**40 - 1), Failed("no memory")]
+HELLO = Hello(WIRE_VERSION, b"token", 1, 4711, "host", PYTHON)
+
+
+@pytest.mark.parametrize(("to_nanny", "sent"), [(True, TO_NANNY), (False, FROM_NANNY)])
+def test_messages_arrive_however_the_stream_is_split(to_nanny, sent):
+    data = b"".join(map(pack, sent))
+    for size in (1, 2, 3, 7, 64, len(data)):
+        unpacker = Unpacker(to_nanny)
+        received = []
+        for at in range(0, len(data), size):
+            received += unpacker.feed(data[at:at + size])
+        assert received == sent
+        assert list(map(type, received)) == list(map(type, sent))
+
+
+@pytest.mark.parametrize("message", [
+    HELLO, Welcome(b""), Welcome(b"pickled"), Ready(), Ready(("text", "traceback", None)),
+    Ready(("text", "traceback", b"pickled")),
+], ids=lambda message: type(message).__name__)
+def test_handshake(message):
+    received = decode_handshake(encode(message))
+    assert received == message
+    assert type(received) is type(message)
+
+
+def test_a_hello_fits_the_limit_for_strangers():
+    from distex._core.framing import HELLO_LIMIT_BYTES
+
+    largest = Hello(WIRE_VERSION, bytes(32), 2**31, 2**31, "h" * 64, "3.999")
+    assert len(encode(largest)) <= HELLO_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("message", FROM_NANNY)
+def test_a_message_in_the_wrong_direction_is_refused(message):
+    with pytest.raises(ProtocolError):
+        Unpacker(to_nanny=True).feed(pack(message))
+    with pytest.raises(ProtocolError):
+        decode_handshake(encode(message))
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_are_no_handshake(data):
+    with pytest.raises(ProtocolError):
+        decode_handshake(b"\xc1" + data)  # a byte that msgpack never uses
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_random_bytes_on_a_nannys_stream_are_waited_for_or_refused(data, to_nanny):
+    try:
+        received = Unpacker(to_nanny).feed(data)
+    except ProtocolError:
+        return
+    assert all(isinstance(message, messages.Message) for message in received)
+
+
+def test_a_huge_message_is_refused_at_once():
+    with pytest.raises(ProtocolError, match="bytes"):
+        Unpacker(to_nanny=True).feed((2**31).to_bytes(4, "little"))
+
+
+def test_messages_cant_be_changed():
+    with pytest.raises(AttributeError):
+        HELLO.token = b"other"
+
+
+def test_nobody_is_refused_who_fits():
+    assert refusal(HELLO) is None
+
+
+def test_a_refusal_says_what_to_do():
+    other_wire = Hello(WIRE_VERSION + 1, b"token", 1, 4711, "maxi", PYTHON)
+    assert "same distex" in refusal(other_wire)
+    other_python = Hello(WIRE_VERSION, b"token", 1, 4711, "maxi", "2.7")
+    assert f"start its workers with Python {PYTHON}" in refusal(other_python)
+    assert "maxi" in refusal(other_wire)
+    assert "maxi" in refusal(other_python)
