@@ -9,7 +9,7 @@ caller's.
 import pickle
 import sys
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from distex.serializers import Segments, Serializer
 
@@ -24,8 +24,8 @@ class Namespace:
     """
 
     # for the whole process
-    _names: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
-    _sent: dict[str, Any] = {}
+    _names: ClassVar[dict[str, Any]] = {"__name__": "__main__", "__builtins__": __builtins__}
+    _sent: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, serializer: Serializer) -> None:
         self._loads = serializer.loads
@@ -70,7 +70,9 @@ def _make_function(
     return FunctionType(code, names, name, defaults, closure)
 
 
-def _function_setstate(function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def _function_setstate(
+    function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
     """In place of cloudpickle's: globals that the worker has set are not set back."""
     cloudpickle = sys.modules["cloudpickle.cloudpickle"]
     if function.__globals__ is Namespace._names:
