@@ -23,6 +23,7 @@ class Runner(FrameHandler):
         load_function: Callable[[Any, list[Any] | None], Callable[..., Any]],
         dump_error: Callable[[BaseException], tuple[str, str, bytes | None]],
         page: Any,
+        spin: float = 0,
     ) -> None: ...
     @property
     def connection(self) -> Any: ...

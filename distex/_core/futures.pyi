@@ -14,6 +14,8 @@ from typing_extensions import disjoint_base
 
 from distex._core.dispatch import Dispatcher, Function, Task
 
+LOSS_TIMEOUT: int
+
 @disjoint_base
 class AsyncTask(Task):
     _asyncio_future_blocking: bool
@@ -105,6 +107,9 @@ class Caller:
     def call_async(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncTask: ...
+    def run(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
     def call(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any: ...

@@ -5,7 +5,7 @@ nothing else: the oracle for the compiled one. Simple rather than fast.
 import struct
 from dataclasses import dataclass, field
 
-KINDS = range(1, 14)
+KINDS = range(1, 15)
 MAX_SEGMENTS = 1024
 HEADER = struct.Struct("<BBHIQQ")  # kind, flags, segments, aux, id, length
 

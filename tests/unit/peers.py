@@ -16,7 +16,7 @@ from distex._core.protocol import Connection
 from distex.errors import dump_exception
 
 RESULT, PART, ERROR, CANCELLED = 3, 4, 5, 6
-FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE = 8, 9, 10, 11, 12, 13
+FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE, LANE = 8, 9, 10, 11, 12, 13, 14
 PACKED = SPREAD = FROM_COROUTINE = 1  # flags
 US, MS = 1_000, 1_000_000  # in nanoseconds
 

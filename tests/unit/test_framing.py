@@ -82,7 +82,7 @@ small_contents = st.binary(max_size=40)
 def frames_of(content, max_size):
     frame = st.builds(
         Frame,
-        kind=st.integers(1, 13),
+        kind=st.integers(1, 14),
         flags=st.integers(0, 2**8 - 1),
         aux=st.integers(0, 2**32 - 1),
         id=st.integers(0, 2**64 - 1),

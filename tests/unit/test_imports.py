@@ -14,7 +14,8 @@ SOURCES = PACKAGE.parent / "_core"
 FLOORS = [
     ["errors", "options"],
     ["_core.framing", "_core.codec", "messages", "serializers"],
-    ["_core.dispatch", "_core.futures", "_core.protocol", "_core.execute", "functions"],
+    ["_core.dispatch", "_core.lane", "_core.futures", "_core.protocol", "_core.execute",
+     "functions", "namespace"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",
      "worker", "nanny", "server"],
     ["supervisor", "mapping", "executor"],

@@ -27,7 +27,8 @@ from distex.messages import (
 from distex.options import WIRE_VERSION
 
 TO_NANNY = [
-    Configure(1, b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2),
+    Configure(1, b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2,
+              0.5),
     Spawn(7), Kill(7, 9), Stop(2.5),
 ]
 FROM_NANNY = [Started(7, 4711), Exited(7, 4711, -9, 2**40, 2**40 - 1), Failed("no memory")]
@@ -59,7 +60,7 @@ def test_handshake(message):
 def test_a_hello_fits_the_limit_for_strangers():
     from distex._core.framing import HELLO_LIMIT_BYTES
 
-    largest = Hello(WIRE_VERSION, bytes(32), 2**31, 2**31, "h" * 64, "3.999")
+    largest = Hello(WIRE_VERSION, bytes(32), 2**31, 2**31, "h" * 64, "3.999", lane=True)
     assert len(encode(largest)) <= HELLO_LIMIT_BYTES
 
 
