@@ -1,0 +1,149 @@
+"""Helpers for the tests: waiting for conditions, scripts in processes of their own, gates."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+DEADLINE = 20.0  # seconds; how long anything here may take before it counts as hung
+POLL = 0.005  # seconds between looks at a condition
+
+
+def wait_until(condition, timeout=DEADLINE, what="the condition", details=None):
+    """Wait for ``condition()`` to be true; its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            more = f": {details()}" if details is not None else ""
+            raise AssertionError(f"waited {timeout} s in vain for {what}{more}")
+        time.sleep(POLL)
+    return value
+
+
+async def wait_until_async(condition, timeout=DEADLINE, what="the condition"):
+    """As wait_until(), without blocking the loop."""
+    import asyncio
+
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+        await asyncio.sleep(POLL)
+    return value
+
+
+def is_alive(pid):
+    """Whether a process is there and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def descendants(pid):
+    """Pids of all living processes below this one."""
+    try:
+        return [p.pid for p in psutil.Process(pid).children(recursive=True) if is_alive(p.pid)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def distex_folders():
+    """The private folders of pools that exist now, on this machine, of whatever process."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("distex-*")
+            if path.stat().st_uid == os.getuid()}
+
+
+class Gate:
+    """Where tasks wait until the test lets them go.
+
+    Tasks pass it with ``tasks.pass_gate(gate.path, ...)``, which says that it has arrived.
+    """
+
+    def __init__(self, folder, name="gate"):
+        self._folder = Path(folder, name)
+        self._folder.mkdir()
+        self.path = str(self._folder)
+
+    def arrived(self):
+        """How many have arrived so far."""
+        return len(list(self._folder.glob("arrived-*")))
+
+    def marks(self, word):
+        """How many have left this mark."""
+        return len(list(self._folder.glob(f"{word}-*")))
+
+    def wait_for(self, number=1):
+        """Wait until so many have arrived."""
+        wait_until(lambda: self.arrived() >= number, what=f"{number} tasks to arrive",
+                   details=self.arrived)
+
+    async def wait_for_async(self, number=1):
+        """As wait_for(), without blocking the loop."""
+        await wait_until_async(lambda: self.arrived() >= number, what=f"{number} tasks to arrive")
+
+    def open(self):
+        """Let all pass, also those to come."""
+        (self._folder / "open").touch()
+
+
+class Script:
+    """A Python program in a process (group) of its own, ended with the ``with`` block.
+
+    Args:
+        source: the program; written to a file in the folder.
+        folder: where.
+        arguments: for sys.argv[1:].
+        command: what runs it; ``[sys.executable, file]`` if not given.
+        options: for subprocess.Popen.
+    """
+
+    def __init__(self, source, folder, *arguments, command=None, **options):
+        self.file = Path(folder, "script.py")
+        self.file.write_text(source)
+        command = command or [sys.executable, str(self.file)]
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+        self.stderr = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ValueError):
+            self.process.communicate(timeout=DEADLINE)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def read_line(self):
+        """The next line that it prints."""
+        return self.process.stdout.readline().rstrip("\n")
+
+    def finish(self, text=None, timeout=DEADLINE):
+        """Let it come to its end: the rest of what it prints. Its errors are in ``stderr`` then."""
+        output, self.stderr = self.process.communicate(text, timeout=timeout)
+        return output
+
+    def signal_group(self, number):
+        """Send a signal to its process group, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+
+def run_script(source, folder, *arguments, **options):
+    """Run a program to its end, which has to be a good and quiet one; what it printed."""
+    with Script(source, folder, *arguments, **options) as script:
+        output = script.finish()
+        assert script.process.returncode == 0, script.stderr
+        assert script.stderr == ""
+        return output.splitlines()

@@ -1,0 +1,310 @@
+"""What the tests have the workers do. Imported by the workers from here."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import threading
+import time
+import uuid
+from pathlib import Path
+
+# --- plain
+
+
+def double(x):
+    return x * 2
+
+
+def add(x, y):
+    return x + y
+
+
+def negate(x):
+    return -x
+
+
+def give_back(*args, **kwargs):
+    return args, kwargs
+
+
+def nothing():
+    pass
+
+
+def length(data):
+    return len(data)
+
+
+def zeros(n):
+    return bytes(n)
+
+
+def pid():
+    return os.getpid()
+
+
+def pid_of(item):
+    return os.getpid()
+
+
+def grow(items):
+    """Changes its argument: the list after one more item."""
+    items.append(len(items))
+    return items
+
+
+def same(a, b):
+    return a is b
+
+
+def nest(depth):
+    """A list in a list in a list ..."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def depth_of(value):
+    depth = 0
+    while value:
+        value = value[0]
+        depth += 1
+    return depth
+
+
+def generator():
+    yield 1
+
+
+# --- exceptions
+
+
+def fail(message="failed"):
+    raise ValueError(message)
+
+
+def fail_at(bad, x):
+    if x == bad:
+        raise ValueError(f"no {x}")
+    return x
+
+
+def throw(exception_type, *args):
+    raise exception_type(*args)
+
+
+async def throw_async(exception_type, *args):
+    await asyncio.sleep(0)
+    raise exception_type(*args)
+
+
+class UnpicklableError(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+def throw_unpicklable():
+    raise UnpicklableError("with a lock")
+
+
+class TwoArgumentsError(Exception):
+    """Pickles, and can't be unpickled: the usual mistake."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def throw_two_arguments():
+    raise TwoArgumentsError("one", "two")
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __reduce__(self):
+        raise RuntimeError("no pickle")
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("this can't be pickled")
+
+
+class Unloadable:
+    """Pickles, and fails to be unpickled in another process."""
+
+    def __init__(self, message="this can't be unpickled"):
+        self.message = message
+
+    def __reduce__(self):
+        return load_here_only, (os.getpid(), self.message)
+
+    def __call__(self, *args):
+        return args
+
+
+def load_here_only(home, message):
+    if os.getpid() != home:
+        raise LookupError(message)
+    return Unloadable(message)
+
+
+def give_unloadable():
+    return Unloadable("this result can't be unpickled")
+
+
+class Collectable:
+    """Something that weak references can refer to; equal where its number is."""
+
+    def __init__(self, number=0):
+        self.number = number
+
+    def method(self, x=0):
+        return self.number + x
+
+    async def method_async(self, x=0):
+        return self.number + x
+
+
+def take_collectable(thing):
+    return Collectable(thing.number + 1)
+
+
+def throw_collectable(thing):
+    raise ValueError(thing.number)
+
+
+# --- waiting
+
+
+def mark(folder, word="arrived"):
+    Path(folder, f"{word}-{uuid.uuid4().hex}").touch()
+
+
+GATE_TIMEOUT = 5.0  # seconds; so that a test that fails before it opens its gate does not hang
+
+
+def is_open(gate, deadline):
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"nobody opened {gate}")
+    return Path(gate, "open").exists()
+
+
+def pass_gate(gate, value=None):
+    """Say that it has arrived, and give the value once the gate is open."""
+    mark(gate)
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while not is_open(gate, deadline):
+        time.sleep(0.002)
+    return value
+
+
+async def pass_gate_async(gate, value=None):
+    mark(gate)
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while not is_open(gate, deadline):
+        await asyncio.sleep(0.002)
+    return value
+
+
+def marked(gate, value=None):
+    """Say that it was run."""
+    mark(gate)
+    return value
+
+
+async def wait_for_cancel(gate):
+    """Say that it has begun, and that it was cancelled."""
+    mark(gate)
+    try:
+        await asyncio.sleep(GATE_TIMEOUT)
+    except asyncio.CancelledError:
+        mark(gate, "cancelled")
+        raise
+
+
+class Crowd:
+    """How many of the coroutines below are on one worker at a time."""
+
+    present = 0
+    peak = 0
+
+
+async def meet(number):
+    """Wait until so many of these coroutines run on this worker together."""
+    Crowd.present += 1
+    Crowd.peak = max(Crowd.peak, Crowd.present)
+    deadline = time.monotonic() + 10
+    while Crowd.peak < number:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {Crowd.peak} of {number}")
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.002)
+    Crowd.present -= 1
+    return Crowd.peak
+
+
+async def double_async(x):
+    await asyncio.sleep(0)
+    return x * 2
+
+
+async def sleep_and_give(seconds, value=None):
+    await asyncio.sleep(seconds)
+    return value
+
+
+# --- initializers
+
+state = {}
+
+
+def remember(key, value):
+    state[key] = value
+
+
+async def remember_async(key, value):
+    await asyncio.sleep(0)
+    state[key] = value
+
+
+def recall(key):
+    return state.get(key)
+
+
+def recall_for(item, key="key"):
+    return state.get(key)
+
+
+# --- the end of a worker
+
+
+def kill_worker(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def exit_worker(code):
+    os._exit(code)
+
+
+def crash_worker():
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's faulthandler is not inherited
+    ctypes.string_at(0)
+
+
+def mark_and_die(gate):
+    mark(gate)
+    os._exit(9)
+
+
+def die_once(gate, value):
+    """Die at the first call only."""
+    if Path(gate, "died").exists():
+        return value
+    Path(gate, "died").touch()
+    os._exit(7)
