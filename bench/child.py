@@ -1,0 +1,88 @@
+"""One peer in a process of its own: answers requests to measure, a JSON object on each line.
+
+    stdin   {"measure": "single", "args": {"in_flight": 1000}}
+    stdout  {"figures": {"per_second": 512000.0, "cpu": 1.4e-06}}   or   {"error": "why"}
+
+The first line is {"peer": "...", "workers": 2, "options": {...}}. Ends with stdin.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Session:
+    """What stays from round to round: the pool, and how many tasks make a measurement.
+
+    Args:
+        peer: name of a class of peers.py, or "limits".
+        workers: of the pool.
+        options: further arguments for it.
+    """
+
+    def __init__(self, peer: str, workers: int, options: dict[str, Any]) -> None:
+        from bench import peers
+
+        self.peer = peers.PEERS.get(peer)
+        self.workers = workers
+        self.options = options
+        self.counts: dict[Any, int] = {}
+        self._pool: Any = None
+
+    def open(self, workers: int) -> Any:
+        """A pool for one measurement alone; the caller closes it."""
+        assert self.peer is not None
+        return self.peer(workers, **self.options)
+
+    def pool(self) -> Any:
+        """The pool that stays."""
+        if self._pool is None:
+            self._pool = self.open(self.workers)
+        return self._pool
+
+    def close(self) -> None:
+        """Close that, if it is open."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+def _measure(session: Session, measure: str, args: dict[str, Any]) -> dict[str, Any]:
+    from bench import limits, measurements
+
+    where = measurements if session.peer is not None else limits
+    try:
+        return {"figures": getattr(where, measure)(session, **args)}
+    except Exception as exc:
+        traceback.print_exc()
+        return {"error": f"{type(exc).__name__}: {exc}".splitlines()[0][:200]}
+    finally:
+        if session.peer is not None and session.peer.noisy:
+            session.close()
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    # what a pool leaves behind stays in our tree, where the runner finds it
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    answers = os.fdopen(os.dup(1), "w")
+    requests = os.fdopen(os.dup(0))
+    os.dup2(2, 1)  # pools and their workers may print
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    session = Session(**json.loads(requests.readline()))
+    for line in requests:
+        answers.write(json.dumps(_measure(session, **json.loads(line))) + "\n")
+        answers.flush()
+    with contextlib.suppress(Exception):
+        session.close()
+
+
+if __name__ == "__main__":
+    sys.path = [path for path in sys.path if path]
+    main()

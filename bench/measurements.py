@@ -1,0 +1,317 @@
+"""What is measured of a pool, in a child. Every function returns figures in seconds and bytes."""
+
+import contextlib
+import fcntl
+import functools
+import gc
+import heapq
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench import tasks, usage
+from bench.child import Session
+
+Figures = dict[str, Any]
+
+BIN = 1.05  # a bin of a histogram is that much wider than the one before
+WARM_UP_CALLS = 200
+
+
+def _count(
+    session: Session, key: Any, run: Callable[[int], Any], seconds: float, least: int, most: int
+) -> int:
+    """How many tasks take that long; found by trying, once in a session, which warms up too."""
+    if key not in session.counts:
+        count, taken = least, 0.0
+        while True:
+            start = time.perf_counter()
+            run(count)
+            taken = time.perf_counter() - start
+            if taken > seconds / 5 or count >= most:
+                break
+            count = min(most, count * 4)
+        session.counts[key] = max(least, min(most, int(count * seconds / taken)))
+    return session.counts[key]
+
+
+# --- throughput
+
+
+def single(session: Session, in_flight: int, seconds: float) -> Figures:
+    """Tiny tasks with a future each."""
+    pool = session.pool()
+    assert pool.call(tasks.double, 21) == 42
+
+    def burst(count: int) -> None:
+        pool.burst(tasks.double, range(count), in_flight)
+
+    count = _count(session, in_flight, burst, seconds, 200, 1_000_000)
+    with usage.Meter() as meter:
+        burst(count)
+    return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}
+
+
+def mapped(
+    session: Session, chunksize: int | None, seconds: float, ordered: bool = True
+) -> Figures:
+    """A map of the tiny function."""
+    pool = session.pool()
+    if (chunksize, ordered) not in session.counts:
+        results = pool.results(tasks.double, range(100), chunksize, ordered)
+        if sorted(results) != list(range(0, 200, 2)):
+            raise AssertionError("the results of a map are wrong")
+
+    def consume(count: int) -> None:
+        pool.consume(tasks.double, range(count), chunksize, ordered)
+
+    least = max(200, 4 * (chunksize or 1) * session.workers)
+    count = _count(session, (chunksize, ordered), consume, seconds, least, max(least, 4_000_000))
+    with usage.Meter() as meter:
+        consume(count)
+    return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}
+
+
+# --- latency
+
+
+def describe(taken: list[float]) -> Figures:
+    """Percentiles and a histogram of durations; bin k begins at BIN ** k microseconds."""
+    taken = sorted(taken)
+    bins: dict[int, int] = {}
+    for seconds in taken:
+        k = math.floor(math.log(seconds * 1e6, BIN))
+        bins[k] = bins.get(k, 0) + 1
+    percentiles = {
+        f"p{p}": taken[min(len(taken) - 1, len(taken) * p // 100)] for p in (50, 90, 99)}
+    return {**percentiles, "calls": len(taken), "histogram": bins}
+
+
+def latency(session: Session, calls: int, seconds: float) -> Figures:
+    """One tiny task at a time."""
+    pool = session.pool()
+    pool.time_calls(tasks.double, WARM_UP_CALLS, seconds / 4)
+    with usage.Meter() as meter:
+        taken = pool.time_calls(tasks.double, calls, seconds)
+    return {**describe(taken), "cpu": meter.cpu / len(taken)}
+
+
+def idle(session: Session, settle: float, seconds: float) -> Figures:
+    """CPU that a pool uses when it has had nothing to do for some time."""
+    session.pool().call(tasks.double, 1)
+    time.sleep(settle)
+    with usage.Meter() as meter:
+        time.sleep(seconds)
+    return {"load": meter.cpu / meter.wall}
+
+
+# --- durations that differ
+
+
+def durations(kind: str, scale: float) -> list[float]:
+    """Seconds that the calls of a map take; the same in each round."""
+    if kind == "random":  # 1 us to 100 ms, log-uniform
+        choose = random.Random(1).uniform
+        return [10 ** choose(-6, -1) for _ in range(int(600 * scale))]
+    short, long = [1e-5] * int(20_000 * scale), [1e-2] * int(200 * scale)
+    return short + long if kind == "rise" else long + short
+
+
+def greedy(taken: list[float], workers: int) -> float:
+    """The total time when each worker that is free takes the next task, at no cost."""
+    free = [0.0] * workers
+    for seconds in taken:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def mixed(session: Session, kind: str, scale: float, chunksize: int | None = None) -> Figures:
+    """A map whose calls take different times, against the ideal greedy schedule of these."""
+    pool = session.pool()
+    items = durations(kind, scale)
+    pool.results(tasks.spend, [1e-5] * 100, chunksize, True)
+    start = time.perf_counter()
+    taken = pool.results(tasks.spend, items, chunksize, True)
+    total = time.perf_counter() - start
+    ideal = greedy(taken, session.workers)
+    return {"total": total, "ideal": ideal, "over": total / ideal}
+
+
+def first(session: Session, before: float, chunksize: int | None = None) -> Figures:
+    """When the first result comes of a map of slow calls; calls before that took other times."""
+    pool = session.pool()
+    pool.results(tasks.spend, [before] * min(5000, int(0.1 / before)), chunksize, True)
+    start = time.perf_counter()
+    results = iter(pool.map(tasks.spend, [0.03] * 20, chunksize, True))
+    next(results)
+    taken = time.perf_counter() - start
+    for _ in results:
+        pass
+    return {"first": taken}
+
+
+# --- large data
+
+
+def data(session: Session, size: int, seconds: float) -> Figures:
+    """A float64 array to a worker and back."""
+    import numpy
+
+    if usage.available() < 8 * size:
+        raise MemoryError("too little memory for this size")
+    pool = session.pool()
+    array = numpy.ones(size // 8)
+    writable = pool.call(tasks.is_writable, numpy.ones(1000))
+    if size <= 64 << 20:
+        pool.call(tasks.identity, array)
+    before = {}
+    for pid in usage.tree(os.getpid()):
+        with contextlib.suppress(OSError):
+            usage.reset_peak(pid)
+            before[pid] = usage.resident(pid)
+    with usage.Meter() as meter:
+        taken = []
+        end = time.perf_counter() + seconds
+        while not taken or (len(taken) < 1000 and time.perf_counter() < end):
+            start = time.perf_counter()
+            result = pool.call(tasks.identity, array)
+            taken.append(time.perf_counter() - start)
+            writable = writable and result.flags.writeable
+            peaks = _peaks(before) if len(taken) == 1 else peaks
+            correct = result.shape == array.shape and result[-1] == 1
+            del result
+    if not correct:
+        raise AssertionError("the array has changed on its way")
+    return {
+        "bytes_per_second": 2 * size / statistics.median(taken),
+        "cpu_per_byte": meter.cpu / (2 * size * len(taken)),
+        "peak": max(peaks),  # of the process that needs most, beyond what it had
+        "peak_ratio": max(peaks) / size,
+        "writable": writable,
+    }
+
+
+def _peaks(before: dict[int, int]) -> list[int]:
+    peaks = []
+    for pid, had in before.items():
+        with contextlib.suppress(OSError):
+            peaks.append(usage.peak(pid) - had)
+    return peaks
+
+
+# --- starting
+
+
+def start(session: Session) -> Figures:
+    """Time to import beyond that of asyncio; from making a pool to its first result."""
+    assert session.peer is not None
+    code = ("import asyncio, sys, time; start = time.perf_counter(); "
+            f"import {session.peer.module}; print(time.perf_counter() - start)")
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    __import__(session.peer.module)
+    begin = time.perf_counter()
+    pool = session.open(session.workers)
+    try:
+        pool.call(tasks.double, 1)
+        taken = time.perf_counter() - begin
+    finally:
+        pool.close()
+    return {"import": float(output), "first": taken}
+
+
+def workers(session: Session, count: int, naps: bool = False) -> Figures:
+    """Many workers: until all are ready, what memory each has, and a task of 1 s on each."""
+    begin = time.perf_counter()
+    pool = session.open(count)
+    try:
+        if not pool.waits_ready:
+            _meet(pool, count)
+        figures: Figures = {"ready": time.perf_counter() - begin}
+        own = []
+        for pid in usage.tree(os.getpid())[1:]:
+            with contextlib.suppress(OSError):
+                own.append(usage.private(pid))
+        figures["private"] = statistics.median(own)
+        if naps:
+            begin = time.perf_counter()
+            pool.burst(tasks.nap, [1.0] * count, count)
+            figures["naps"] = time.perf_counter() - begin
+    finally:
+        begin = time.perf_counter()
+        pool.close()
+    figures["stop"] = time.perf_counter() - begin
+    return figures
+
+
+def _meet(pool: Any, count: int) -> None:
+    """Wait until that many workers run a task at the same time."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(os.path.join(folder, "arrived"))
+        arrived = os.open(os.path.join(folder, "arrived"), os.O_RDWR)
+        with open(os.path.join(folder, "gate"), "w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            waiting = [pool.start(tasks.arrive, folder) for _ in range(count)]
+            come = 0
+            while come < count:
+                come += len(os.read(arrived, count - come))
+            os.close(arrived)
+            # workers that were forked from here have the lock too, until it is given up by name
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        for future in waiting:
+            pool.wait(future)
+
+
+# --- cost that stays flat
+
+
+def flat(session: Session, count: int, in_flight: int) -> Figures:
+    """CPU for each of count tasks, so many in flight; memory of one, if all are at once."""
+    pool = session.pool()
+    pool.burst(tasks.double, range(1000), 1000)
+    gc.collect()
+    figures: Figures = {}
+
+    def args() -> Iterator[int]:
+        for _ in range(count):
+            yield 1
+        # taken by the loop after the last task was sent, before it waits for one
+        if in_flight >= count:
+            figures["memory"] = (usage.resident(os.getpid()) - before) / count
+
+    before = usage.resident(os.getpid())
+    with usage.Meter() as meter:
+        pool.burst(tasks.double, args(), in_flight)
+    return {"cpu": meter.cpu / count, "per_second": count / meter.wall, **figures}
+
+
+def constant(session: Session, size: int, calls: int) -> Figures:
+    """How often a constant bound with functools.partial is pickled, unpickled, and if it is kept."""
+    pool = session.open(session.workers)
+    try:
+        value = tasks.Constant(bytes(size))
+        alive = weakref.ref(value)
+        tasks.Constant.pickled = 0
+        bound = functools.partial(tasks.use_constant, value)
+        begin = time.perf_counter()
+        results = pool.results(bound, range(calls), None, True)
+        taken = time.perf_counter() - begin
+    finally:
+        pool.close()
+    unpickled = {pid: times for pid, times, _ in results}
+    del value, bound
+    gc.collect()
+    return {
+        "seconds": taken,
+        "pickled": tasks.Constant.pickled,
+        "unpickled": max(unpickled.values()),
+        "kept": alive() is not None,
+    }

@@ -1,0 +1,69 @@
+"""What the pools are given to do. Imported by all clients and workers: standard library only."""
+
+import fcntl
+import os
+import time
+from typing import Any
+
+
+def double(x: int) -> int:
+    """The tiny function."""
+    return x * 2
+
+
+def identity(value: Any) -> Any:
+    """There and back."""
+    return value
+
+
+def is_writable(array: Any) -> bool:
+    """Whether an array can be changed in place where it arrived."""
+    return bool(array.flags.writeable)
+
+
+def nap(seconds: float) -> None:
+    """Take time, but no CPU."""
+    time.sleep(seconds)
+
+
+def spend(seconds: float) -> float:
+    """Take that long, precisely, and mostly without using CPU; how long it has really taken."""
+    start = time.perf_counter()
+    if seconds > 1e-3:
+        time.sleep(seconds - 0.5e-3)
+    while (taken := time.perf_counter() - start) < seconds:
+        pass
+    return taken
+
+
+def arrive(folder: str) -> int:
+    """Report in at the FIFO 'arrived', then wait until nobody locks the file 'gate'."""
+    fifo = os.open(os.path.join(folder, "arrived"), os.O_WRONLY)
+    os.write(fifo, b"x")
+    os.close(fifo)
+    with open(os.path.join(folder, "gate")) as gate:
+        fcntl.flock(gate, fcntl.LOCK_SH)
+    return os.getpid()
+
+
+class Constant:
+    """Large data that count, in each process, how often they are pickled and unpickled."""
+
+    pickled = 0
+    unpickled = 0
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __getstate__(self) -> bytes:
+        Constant.pickled += 1
+        return self.data
+
+    def __setstate__(self, data: bytes) -> None:
+        Constant.unpickled += 1
+        self.data = data
+
+
+def use_constant(constant: Constant, x: int) -> tuple[int, int, int]:
+    """The worker's pid, how often it has unpickled the constant, and something of x."""
+    return os.getpid(), Constant.unpickled, len(constant.data) + x
