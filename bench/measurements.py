@@ -98,9 +98,9 @@ def describe(taken: list[float]) -> Figures:
 def latency(session: Session, calls: int, seconds: float) -> Figures:
     """One tiny task at a time."""
     pool = session.pool()
-    pool.time_calls(tasks.double, WARM_UP_CALLS, seconds / 4)
+    pool.time_calls(tasks.double, 1, WARM_UP_CALLS, seconds / 4)
     with usage.Meter() as meter:
-        taken = pool.time_calls(tasks.double, calls, seconds)
+        taken = pool.time_calls(tasks.double, 1, calls, seconds)
     return {**describe(taken), "cpu": meter.cpu / len(taken)}
 
 
@@ -169,41 +169,40 @@ def data(session: Session, size: int, seconds: float) -> Figures:
         raise MemoryError("too little memory for this size")
     pool = session.pool()
     array = numpy.ones(size // 8)
-    writable = pool.call(tasks.is_writable, numpy.ones(1000))
-    if size <= 64 << 20:
-        pool.call(tasks.identity, array)
-    before = {}
+    pool.call(tasks.identity, numpy.ones(1))
+    had = {}
     for pid in usage.tree(os.getpid()):
         with contextlib.suppress(OSError):
             usage.reset_peak(pid)
-            before[pid] = usage.resident(pid)
-    with usage.Meter() as meter:
-        taken = []
-        end = time.perf_counter() + seconds
-        while not taken or (len(taken) < 1000 and time.perf_counter() < end):
-            start = time.perf_counter()
-            result = pool.call(tasks.identity, array)
-            taken.append(time.perf_counter() - start)
-            writable = writable and result.flags.writeable
-            peaks = _peaks(before) if len(taken) == 1 else peaks
-            correct = result.shape == array.shape and result[-1] == 1
-            del result
-    if not correct:
+            had[pid] = usage.resident(pid)
+    begin = time.perf_counter()
+    result = pool.call(tasks.identity, array)
+    taken = [time.perf_counter() - begin]
+    peak = max(_peaks(had))  # of the process that needs most, beyond what it had
+    if result.shape != array.shape or result[-1] != 1:
         raise AssertionError("the array has changed on its way")
-    return {
-        "bytes_per_second": 2 * size / statistics.median(taken),
-        "cpu_per_byte": meter.cpu / (2 * size * len(taken)),
-        "peak": max(peaks),  # of the process that needs most, beyond what it had
-        "peak_ratio": max(peaks) / size,
-        "writable": writable,
-    }
+    writable = bool(result.flags.writeable) and pool.call(tasks.is_writable, array[:1000])
+    del result
+    calls = int(seconds / taken[0])
+    if calls > 1:
+        pool.time_calls(tasks.identity, array, 3, seconds / 4)
+    figures: Figures = {"peak": peak, "writable": writable}
+    if size >= 1 << 20:  # below that it is mostly rounding to pages
+        figures["peak_ratio"] = peak / size
+    with usage.Meter() as meter:
+        more = pool.time_calls(tasks.identity, array, 1000, seconds) if calls > 1 else []
+    if more:
+        taken = more
+        figures["cpu_per_byte"] = meter.cpu / (2 * size * len(more))
+    return {"bytes_per_second": 2 * size / statistics.median(taken), **figures}
 
 
-def _peaks(before: dict[int, int]) -> list[int]:
+def _peaks(had: dict[int, int]) -> list[int]:
+    """By how much each process has grown at most, from what it had."""
     peaks = []
-    for pid, had in before.items():
+    for pid, before in had.items():
         with contextlib.suppress(OSError):
-            peaks.append(usage.peak(pid) - had)
+            peaks.append(usage.peak(pid) - before)
     return peaks
 
 

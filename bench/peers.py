@@ -57,12 +57,14 @@ class Peer:
         while pending:
             wait(pending.popleft())
 
-    def time_calls(self, func: Callable[..., Any], count: int, seconds: float) -> list[float]:
+    def time_calls(
+        self, func: Callable[..., Any], arg: Any, count: int, seconds: float
+    ) -> list[float]:
         """How long each of count calls takes, one after the other; fewer if time is over."""
         call, taken = self.call, []
         end = perf_counter() + seconds
         while len(taken) < count and (start := perf_counter()) < end:
-            call(func, 1)
+            call(func, arg)
             taken.append(perf_counter() - start)
         return taken
 
@@ -116,12 +118,14 @@ class AsyncPeer(Peer):
 
         self._run(burst())
 
-    def time_calls(self, func: Callable[..., Any], count: int, seconds: float) -> list[float]:
+    def time_calls(
+        self, func: Callable[..., Any], arg: Any, count: int, seconds: float
+    ) -> list[float]:
         async def time_calls() -> list[float]:
             once, taken = self.once, []
             end = perf_counter() + seconds
             while len(taken) < count and (start := perf_counter()) < end:
-                await once(func, 1)
+                await once(func, arg)
                 taken.append(perf_counter() - start)
             return taken
 
