@@ -195,9 +195,11 @@ def _constant(m: Medians) -> Iterator[Bar]:
 
 
 def bars(results: dict[str, Any]) -> list[Bar]:
-    """All bars."""
+    """The bars of what was run."""
     medians = Medians(results)
+    run = {sample["experiment"] for sample in results["samples"]}
     return [
         bar
         for part in (_single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant)
-        for bar in part(medians)]
+        for bar in part(medians)
+        if any(name.startswith(bar.only) for name in run)]

@@ -116,8 +116,10 @@ def tables(results: dict[str, Any]) -> list[Table]:
             found.append(_by_figure(experiment, rows, medians, notes))
         else:
             for figure in experiment.figures:
-                found.append(_by_case(experiment, figure, rows, medians, notes))
-                notes = []
+                table = _by_case(experiment, figure, rows, medians, notes)
+                if table.rows:
+                    found.append(table)
+                    notes = []
     return found
 
 
@@ -153,7 +155,8 @@ def _by_case(
     def value(row: Row, case: str) -> float | None:
         return medians.get(experiment.name, row.label, case, figure.key)
 
-    cases = [case for case in experiment.cases if any(value(row, case) for row in rows)]
+    cases = [c for c in experiment.cases if any(value(row, c) is not None for row in rows)]
+    rows = [row for row in rows if any(value(row, c) is not None for c in cases)]
     body = [
         [row.label, *(_cell(value(row, c), value(rows[0], c), figure, row is rows[0])
                       for c in cases)]
@@ -186,7 +189,7 @@ def heading(results: dict[str, Any]) -> list[str]:
     lines = [
         f"{machine['date']}, {machine['cpus']} × {machine['cpu']}, Linux {machine['kernel']}, "
         f"Python {versions['python']}, distex {versions['distex']}. "
-        f"Medians of {results['rounds']} rounds. "
+        f"Medians of {results['rounds']} round{'s' * (results['rounds'] > 1)}. "
         "In brackets: how many times better the first row is."]
     if machine["missing"]:
         lines.append("Could not be installed: " + "; ".join(
