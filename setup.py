@@ -10,7 +10,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["framing", "codec", "dispatch", "lane", "futures", "protocol", "execute"]
+MODULES = ["framing", "codec", "dispatch", "lane", "futures", "protocol", "execute", "flatten"]
 BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
 

@@ -229,7 +229,7 @@ cdef class WorkerLink(FrameHandler):
         self.worker = worker
         self.slots = []
         self.free_slots = []
-        self.known = set()
+        self.known = {}
         self.returned = []
 
     cdef bint has_room(self, double cost_ns):
@@ -252,7 +252,7 @@ cdef class WorkerLink(FrameHandler):
             if function.id not in self.known:
                 out.frame(FUNCTION, 0, 0, function.id, PyBytes_AS_STRING(function.payload),
                           PyBytes_GET_SIZE(function.payload), function.segments)
-                self.known.add(function.id)
+                self.known[function.id] = function.links
                 function.links.append(self)
             self.latest = function
         mark = out.begin(<Kind>task.kind, 0, function.id, 0)
@@ -300,8 +300,7 @@ cdef class WorkerLink(FrameHandler):
 
     def forget(self, id):
         """Tell the worker that a function will not be called any more."""
-        if id in self.known:
-            self.known.discard(id)
+        if self.known.pop(id, None) is not None:
             if not self.lost:
                 self.out.frame(FORGET, 0, 0, id, NULL, 0, None)
         if self.latest is not None and self.latest.id == id:
@@ -364,7 +363,8 @@ cdef class WorkerLink(FrameHandler):
         if kind == CANCELLED:
             return task.cancelled_remotely()
         try:
-            exc = load_exception(self.dispatcher.codec.get(&cursor, segments), self.worker)
+            exc = load_exception(self.dispatcher.codec.get(&cursor, segments), self.worker,
+                                 task.function.name if header.flags else None)
         except Exception as failure:
             exc = failure
         return task.fail(exc)
@@ -446,6 +446,12 @@ cdef class WorkerLink(FrameHandler):
         self.lost = True
         dispatcher = self.dispatcher
         dispatcher.links.remove(self)
+        if self.idle_listed:
+            self.idle_listed = False
+            dispatcher.idle.remove(self)
+        for links in self.known.values():
+            links.remove(self)
+        self.known.clear()
         if dispatcher.packing is self:
             dispatcher.packing = None
         cdef Task task

@@ -62,6 +62,7 @@ cdef enum:
     PACKED = 1
     SPREAD = 1
     FROM_COROUTINE = 1
+    NOT_LOADED = 1
 
 
 cdef class Entry:
@@ -69,11 +70,7 @@ cdef class Entry:
 
     cdef object load(self, object loads):
         if self.function is None:
-            try:
-                self.function = loads(self.payload, self.segments)
-            except BaseException as exc:
-                exc.add_note("raised while the function was being loaded on the worker")
-                raise
+            self.function = loads(self.payload, self.segments)
             self.payload = None
             self.segments = None
         return self.function
@@ -312,7 +309,7 @@ cdef class Runner(FrameHandler):
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
             self.now_ns = distex_clock_ns()
-            self._send_error(id, exc)
+            self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
         self.page[1] = id
         entry.took(<double>(self.now_ns - began))
         return 0
@@ -325,6 +322,8 @@ cdef class Runner(FrameHandler):
         try:
             function = entry.load(self.load_function)
             if job.results is None:
+                if job.cursor.end - job.cursor.data < 4:
+                    raise ProtocolError("a chunk without the count of its items")
                 memcpy(&job.calls, job.cursor.data, 4)
                 job.cursor.data += 4
                 job.results = Buffer.__new__(Buffer)
@@ -370,7 +369,7 @@ cdef class Runner(FrameHandler):
             self.now_ns = distex_clock_ns()
             if job.unsent:
                 self._send_results(job, PART)
-            self._send_error(job.id, exc)
+            self._send_error(job.id, NOT_LOADED if entry.function is None else 0, exc)
         else:
             self.now_ns = distex_clock_ns()
             job.spent_ns += self.now_ns - before
@@ -390,12 +389,14 @@ cdef class Runner(FrameHandler):
         """Let a coroutine run on the loop; _awaited() answers for it."""
         job.from_coroutine = True
         job.task = self.loop.create_task(_outcome(awaitable))
-        job.task.add_done_callback(partial(self._awaited, job))
+        job.task.add_done_callback(partial(self._awaited, job, awaitable))
         return 0
 
-    def _awaited(self, Job job, task):
+    def _awaited(self, Job job, awaitable, task):
         job.task = None
         if task.cancelled():  # before it began
+            if hasattr(awaitable, "close"):
+                awaitable.close()
             ok, value = False, None
         else:
             ok, value = task.result()
@@ -416,7 +417,7 @@ cdef class Runner(FrameHandler):
         else:
             if job.unsent:
                 self._send_results(job, PART)
-            self._send_error(job.id, value)
+            self._send_error(job.id, 0, value)
 
     # --- answers
 
@@ -427,14 +428,14 @@ cdef class Runner(FrameHandler):
             self.codec.put(scratch, value, segments)
         except BaseException as exc:
             exc.add_note(f"raised while the result, a {type(value).__name__}, was being pickled")
-            return self._send_error(id, exc)
+            return self._send_error(id, 0, exc)
         return self.out.frame(RESULT, flags, _clamp(ns), id, scratch.data, scratch.size, segments)
 
-    cdef int _send_error(self, uint64_t id, object exc) except -1:
+    cdef int _send_error(self, uint64_t id, int flags, object exc) except -1:
         cdef Buffer scratch = Buffer.__new__(Buffer)
         cdef list segments = []
         self.codec.put(scratch, self.dump_error(exc), segments)
-        return self.out.frame(ERROR, 0, 0, id, scratch.data, scratch.size, segments)
+        return self.out.frame(ERROR, flags, 0, id, scratch.data, scratch.size, segments)
 
     cdef int _send_results(self, Job job, int kind) except -1:
         cdef Buffer results = job.results

@@ -10,6 +10,7 @@
 Task and future are one object: a million that wait cost little, and none is looked up.
 """
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
@@ -27,12 +28,10 @@ from weakref import WeakKeyDictionary
 from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task, WorkerLink
 from distex._core.framing cimport CALL, CHUNK, Buffer
+from distex._core.iteration cimport set_iternext, stop_iteration
 from distex._core.lane cimport Lane
 
 from distex.errors import ProtocolError
-
-cdef extern from "Python.h":
-    void PyErr_SetObject(object type, object value) except *
 
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
@@ -236,9 +235,7 @@ cdef class AsyncTask(Task):
             self._asyncio_future_blocking = True
             return self
         if self.state == DONE:
-            if type(self.value) is tuple or isinstance(self.value, BaseException):
-                raise StopIteration(self.value)
-            PyErr_SetObject(StopIteration, self.value)
+            raise StopIteration(self.value)
         return self.result()  # raises
 
     def send(self, value):
@@ -253,6 +250,27 @@ cdef class AsyncTask(Task):
 
     def close(self):
         """Nothing to do: a task is not suspended anywhere."""
+
+
+cdef PyObject* next_of_task(PyObject* self) noexcept:
+    cdef AsyncTask task = <AsyncTask>self
+    if task.state == DONE:
+        return stop_iteration(<PyObject*>task.value)
+    return next_slowly(self)
+
+
+cdef extern from *:
+    """
+    static PyObject *(*distex_next_slowly)(PyObject *);
+    #define distex_keep_iternext(type) \
+        (distex_next_slowly = ((PyTypeObject *)type)->tp_iternext)
+    """
+    PyObject* next_slowly "distex_next_slowly" (PyObject* self) noexcept
+    void keep_iternext "distex_keep_iternext" (object type)
+
+
+keep_iternext(AsyncTask)
+set_iternext(AsyncTask, next_of_task)
 
 
 cdef class ConcurrentTask(Task):

@@ -96,6 +96,7 @@ cdef class Lane(FrameHandler):
     cdef int prepare(self, object func) except -1:
         """Send the function along if the worker does not have it."""
         cdef Function function = func
+        self.name = function.name
         if function.id in self.known:
             return 0
         if len(self.known) >= KNOWN_FUNCTIONS:
@@ -165,7 +166,7 @@ cdef class Lane(FrameHandler):
             self.error = exc
             return 0
         if header.kind == ERROR:
-            self.error = load_exception(value, self.worker)
+            self.error = load_exception(value, self.worker, self.name if header.flags else None)
         else:
             self.value = value
         return 0

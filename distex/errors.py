@@ -144,14 +144,15 @@ def dump_exception(
 
 
 def load_exception(
-    dumped: tuple[str, str, bytes | None], where: object, loads: Callable[[bytes], Any]
-    = pickle.loads,
+    dumped: tuple[str, str, bytes | None], where: object, not_loaded: str | None = None,
+    loads: Callable[[bytes], Any] = pickle.loads,
 ) -> BaseException:
     """The exception that a task raised, to be raised at the caller's.
 
     Args:
         dumped: as from dump_exception().
         where: the worker, for the text.
+        not_loaded: name of the function if it was that which could not be unpickled.
         loads: the inverse of the serializer.
     """
     description, text, pickled = dumped
@@ -162,7 +163,9 @@ def load_exception(
             exc = loads(pickled)
         except Exception as failure:
             description += f" (it can't be unpickled here: {_describe(failure)})"
-    if isinstance(exc, BaseException):
-        exc.__cause__ = RemoteTraceback(text)
-        return exc
-    return RemoteException(description, text)
+    error = exc if isinstance(exc, BaseException) else RemoteException(description, text)
+    if error is exc:
+        error.__cause__ = RemoteTraceback(text)
+    if not_loaded is not None:
+        error.add_note(f"raised while {not_loaded} was being loaded on {where}")
+    return error

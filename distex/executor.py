@@ -40,16 +40,8 @@ class LoopThread:
             self.loop.close()
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
-        """Run a coroutine on the loop.
-
-        Raises:
-            RuntimeError: the loop has ended.
-        """
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RuntimeError:
-            coroutine.close()
-            raise
+        """Run a coroutine on the loop; see run_on()."""
+        return run_on(self.loop, coroutine)
 
     def stop(self) -> None:
         """End the loop, and wait for the thread unless it is this one."""
@@ -62,3 +54,18 @@ class LoopThread:
     def is_current(self) -> bool:
         """Whether the caller is on this thread."""
         return threading.current_thread() is self._thread
+
+
+def run_on(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]
+) -> "concurrent.futures.Future[Any]":
+    """Run a coroutine on another thread's loop.
+
+    Raises:
+        RuntimeError: the loop is closed.
+    """
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise

@@ -18,7 +18,7 @@ from distex._core.dispatch import Function, FunctionTable
 from distex.options import FUNCTION_CACHE
 from distex.serializers import Serializer
 
-_IMMUTABLE = (int, float, complex, str, bytes, bool, type(None), ModuleType, BuiltinFunctionType,
+_IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType, BuiltinFunctionType,
               range)
 
 
@@ -28,7 +28,7 @@ _MISSING = object()  # what a name means that means nothing yet
 class _Entry(NamedTuple):
     func: Callable[..., Any]  # kept alive, so that its id stays its own
     function: Function
-    uses: list[tuple[Any, str, Any]]  # (globals or cell, name, what it meant)
+    uses: list[tuple[Any, str, Any]]  # (globals, cell or function, name, what it meant)
 
     def fresh(self) -> bool:
         """Whether all that the function uses is what it was."""
@@ -41,6 +41,8 @@ def _lookup(place: Any, name: str) -> Any:
             return place.cell_contents
         except ValueError:  # empty
             return _MISSING
+    if type(place) is FunctionType:
+        return getattr(place, name)
     return place.get(name, _MISSING)
 
 
@@ -89,15 +91,14 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
             continue
         if type(value) is not FunctionType or value.__dict__ or value.__kwdefaults__:
             return None
-        places = [(cell, "") for cell in value.__closure__ or ()]
-        places += [(value.__globals__, name)  # type: ignore[misc]
-                   for name in _names(value.__code__)]
+        places: list[tuple[Any, str]] = [(value, "__code__"), (value, "__defaults__")]
+        places += [(cell, "") for cell in value.__closure__ or ()]
+        places += [(value.__globals__, name) for name in _names(value.__code__)]
         for place, name in places:
             meant = _lookup(place, name)
             uses.append((place, name, meant))
             if meant is not _MISSING:
                 todo.append(meant)
-        todo.extend(value.__defaults__ or ())
     return uses
 
 

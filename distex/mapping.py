@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distex._core.dispatch import Function, Inbox
+from distex._core.flatten import Flatten
 from distex._core.futures import ChunkTask
 
 if TYPE_CHECKING:
@@ -238,14 +239,14 @@ def map_sync(
                     lambda chunk: event.set())
     window.fill(items)
 
-    def results() -> Iterator[Any]:
+    def batches() -> Iterator[list[Any]]:
         try:
             while True:
                 event.clear()
                 values = window.take()
                 window.fill(items)
                 if values is not None:
-                    yield from values
+                    yield values
                 elif window.finished:
                     if window.input_error is not None:
                         raise window.input_error
@@ -256,7 +257,7 @@ def map_sync(
         finally:
             window.close()
 
-    return results()
+    return Flatten(batches())
 
 
 async def map_batches(
@@ -352,16 +353,6 @@ async def _zipped_async(iterables: tuple[Any, ...]) -> AsyncIterator[Any]:
         yield item[0] if len(item) == 1 else tuple(item)
 
 
-async def map_async(batches: AsyncIterator[list[Any]]) -> AsyncIterator[Any]:
-    """The results of map_batches() one by one."""
-    try:
-        async for values in batches:
-            for value in values:
-                yield value
-    finally:
-        await batches.aclose()  # type: ignore[attr-defined]
-
-
 def map_bridged(
     batches: AsyncIterator[list[Any]], submit: Callable[[Any], Any]
 ) -> Iterator[Any]:
@@ -373,8 +364,11 @@ def map_bridged(
     async def next_batch() -> list[Any] | None:
         return await anext(batches, None)
 
-    try:
-        while (values := submit(next_batch()).result()) is not None:
-            yield from values
-    finally:
-        submit(batches.aclose()).result()  # type: ignore[attr-defined]
+    def bridge() -> Iterator[list[Any]]:
+        try:
+            while (values := submit(next_batch()).result()) is not None:
+                yield values
+        finally:
+            submit(batches.aclose()).result()  # type: ignore[attr-defined]
+
+    return Flatten(bridge())

@@ -129,7 +129,10 @@ class Nanny:
                 self.wake[0].recv(4096)
         self._reap()
         if self.stream in ready:
-            data = self.stream.recv(65536)
+            try:
+                data = self.stream.recv(65536)
+            except OSError:  # the pool died with our messages unread
+                data = b""
             if not data:
                 return False
             for message in self.unpacker.feed(data):

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from distex import mapping, serializers
 from distex._core.dispatch import Dispatcher, Function
+from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
 from distex.errors import HostError
-from distex.executor import Future, LoopThread
+from distex.executor import Future, LoopThread, run_on
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, parse_hosts
 from distex.launch.local import LocalLauncher
@@ -276,7 +277,7 @@ class Pool(concurrent.futures.Executor):
         assert self._home is not None
         self.check_may_block()
         supervisor = self._home.supervisor
-        waiting = asyncio.run_coroutine_threadsafe(_started(supervisor), supervisor.loop)
+        waiting = run_on(supervisor.loop, _started(supervisor))
         try:
             waiting.result(timeout)
         except TimeoutError:
@@ -312,7 +313,7 @@ class Pool(concurrent.futures.Executor):
         loop = self._home.supervisor.loop
         if loop is asyncio.get_running_loop():
             return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+        return await asyncio.wrap_future(run_on(loop, coroutine))
 
     @property
     def ready(self) -> Ready:
@@ -480,7 +481,7 @@ class Pool(concurrent.futures.Executor):
             return mapping.map_bridged(batches, self._submit_home)
         return mapping.map_sync(self, function, iterables, options)
 
-    async def map_async(
+    def map_async(
         self,
         func: Callable[..., T],
         *iterables: Any,
@@ -490,16 +491,15 @@ class Pool(concurrent.futures.Executor):
         star: bool = False,
         buffersize: int | None = None,
     ) -> AsyncIterator[T]:
-        """As map(), for ``async for``. Begins when the first result is asked for."""
+        """As map(), for ``async for``; the first tasks are sent when the first result is asked for.
+
+        Returns:
+            an asynchronous iterator. Leave it early with ``aclose()``, or let go of it.
+        """
         options = _map_options(iterables, timeout, chunksize, ordered, star, buffersize)
         self._start_here()
-        batches = mapping.map_batches(self, self._function(func), iterables, options)
-        try:
-            async for values in batches:
-                for value in values:
-                    yield value
-        finally:
-            await batches.aclose()  # type: ignore[attr-defined]
+        return AsyncFlatten(
+            mapping.map_batches(self, self._function(func), iterables, options))
 
     # --- waiting
 
@@ -512,7 +512,7 @@ class Pool(concurrent.futures.Executor):
 
     def _submit_home(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
         assert self._home is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._home.supervisor.loop)
+        return run_on(self._home.supervisor.loop, coroutine)
 
     def _wait(self, coroutine: Any) -> Any:
         """Run a coroutine on the pool's loop and wait for it, in another thread."""
@@ -537,8 +537,7 @@ class Pool(concurrent.futures.Executor):
             self._start_task = loop.create_task(home._stop_and_leave())  # kept alive
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-            stopping = asyncio.run_coroutine_threadsafe(
-                self._stop(home, cancel_futures, leave=not wait), loop)
+            stopping = run_on(loop, self._stop(home, cancel_futures, leave=not wait))
             if wait:
                 stopping.result()
         if wait and home.thread is not None:
@@ -553,7 +552,7 @@ class Pool(concurrent.futures.Executor):
         if wait:
             await self._at_home(stopping)
         else:
-            asyncio.run_coroutine_threadsafe(stopping, home.supervisor.loop)
+            run_on(home.supervisor.loop, stopping)
 
     def _close(self) -> _Home | None:
         with self._lock:

@@ -77,8 +77,8 @@ cdef class WorkerLink(FrameHandler):
     cdef uint64_t sequence
     cdef readonly Py_ssize_t in_flight
     cdef double load_ns
-    # ids of the functions that the worker has
-    cdef set known
+    # functions that the worker has: by id, the list of all links that have it
+    cdef dict known
     cdef Function latest
     cdef bint idle_listed
     cdef readonly bint lost

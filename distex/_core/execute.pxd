@@ -75,7 +75,7 @@ cdef class Runner(FrameHandler):
     cdef int _chunk_value(self, Job job, object value) except -1
     cdef int _send_results(self, Job job, int kind) except -1
     cdef int _send_value(self, uint64_t id, int flags, int64_t ns, object value) except -1
-    cdef int _send_error(self, uint64_t id, object exc) except -1
+    cdef int _send_error(self, uint64_t id, int flags, object exc) except -1
     cdef int _await(self, Job job, object awaitable) except -1
     cdef int _cancel(self, uint64_t id) except -1
     cdef int _give_back(self) except -1

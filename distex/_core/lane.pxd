@@ -11,6 +11,7 @@ cdef class Lane(FrameHandler):
     # functions that the worker has by this way, by id; held here, so that ids stay theirs
     cdef dict known
     # of the call that is on its way
+    cdef str name
     cdef bint answered
     cdef object value
     cdef object error

@@ -1,0 +1,95 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Lists of results -> results one by one, for both kinds of maps.
+
+A generator would do, at twice the price for each result; and it would keep all results of a list
+until the last of them is taken.
+"""
+from cpython.object cimport PyObject
+
+from distex._core.iteration cimport set_iternext, stop_iteration
+
+
+cdef class Values:
+    """What is left of a list, and where more comes from.
+
+    Args:
+        lists: a generator of lists, asynchronous or not.
+    """
+
+    def __init__(self, lists):
+        self.lists = lists
+
+    cdef int load(self, list values) except -1:
+        self.values = values
+        self.next = 0
+        self.end = 0 if values is None else len(values)
+        return 0
+
+    cdef object pop(self):
+        """The next value, which the list lets go of."""
+        value = self.values[self.next]
+        self.values[self.next] = None
+        self.next += 1
+        return value
+
+
+cdef class Flatten(Values):
+    """An iterator over what a generator's lists hold."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        while self.next >= self.end:
+            self.load(next(self.lists))
+        return self.pop()
+
+    def close(self):
+        """Take no more: what has not been started is cancelled."""
+        self.load(None)
+        self.lists.close()
+
+
+cdef class AsyncFlatten(Values):
+    """An asynchronous iterator over what an asynchronous generator's lists hold."""
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        cdef Given given
+        if self.next < self.end:
+            given = Given.__new__(Given)
+            given.value = self.pop()
+            return given
+        return self._refill()
+
+    async def _refill(self):
+        while self.next >= self.end:
+            self.load(await self.lists.__anext__())
+        return self.pop()
+
+    async def aclose(self):
+        """Take no more: what has not been started is cancelled."""
+        self.load(None)
+        await self.lists.aclose()
+
+
+cdef class Given:
+    """An awaitable of a value that is there already."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.value)
+
+
+cdef PyObject* given_next(PyObject* self) noexcept:
+    return stop_iteration(<PyObject*>(<Given>self).value)
+
+
+set_iternext(Given, given_next)

@@ -1,0 +1,21 @@
+cdef class Values:
+    # generator of the lists to come, and what is left of the present one
+    cdef object lists
+    cdef list values
+    cdef Py_ssize_t next
+    cdef Py_ssize_t end
+
+    cdef int load(self, list values) except -1
+    cdef object pop(self)
+
+
+cdef class Flatten(Values):
+    pass
+
+
+cdef class AsyncFlatten(Values):
+    pass
+
+
+cdef class Given:
+    cdef object value
