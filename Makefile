@@ -16,11 +16,10 @@ RUN := $(VENV)/bin/python
 # cython-lint looks for pycodestyle on PATH
 WITH_TOOLS := PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-# stamps in the virtual environment: it exists, this build of the core is in it, so are these groups
+# stamps in the virtual environment: it is complete, this build of the core is in it, so are the tools
 MADE := $(VENV)/made
 BUILT := $(VENV)/built-$(DISTEX_BUILD)
 DEV := $(VENV)/group-dev
-BENCH := $(VENV)/group-bench
 
 .PHONY: help demo test lint bench bench-quick dist clean
 
@@ -49,10 +48,10 @@ lint: $(BUILT) $(DEV)
 test: lint
 	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile local
 
-bench: $(BUILT) $(BENCH)
+bench: $(BUILT) $(DEV)
 	$(RUN) -m bench
 
-bench-quick: $(BUILT) $(BENCH)
+bench-quick: $(BUILT) $(DEV)
 	$(RUN) -m bench --quick
 
 dist: $(DEV)
@@ -83,7 +82,7 @@ $(BUILT): pyproject.toml setup.py $(wildcard _core/*.pyx distex/_core/*.pxd) | $
 	@$(RUN) -m pip install -q -e .
 	@touch $@
 
-$(VENV)/group-%: pyproject.toml | $(MADE)
-	@echo 'Python $(VERSION): installing what $* needs'
-	@$(RUN) -m pip install -q --group $*
+$(DEV): pyproject.toml | $(MADE)
+	@echo 'Python $(VERSION): installing the tools for development'
+	@$(RUN) -m pip install -q --group dev
 	@touch $@
