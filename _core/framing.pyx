@@ -22,7 +22,8 @@ A frame on the wire, all numbers little-endian:
 
 A frame that fits the receive buffer is handed on where it lies; a larger one is received straight
 into objects of its own: its body into bytes, each segment into a bytearray, so that arrays made
-from it are writable, unless it was bytes and is meant to be that again.  Lengths are checked against the limit before anything is allocated.
+from it are writable, unless it was bytes and is meant to be that again.  Lengths are checked
+against the limit before anything is allocated.
 """
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

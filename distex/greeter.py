@@ -7,10 +7,10 @@
 """
 
 import asyncio
+import os
 import socket
 import struct
 import sys
-import os
 from typing import Any, Protocol
 
 from distex import messages, options
