@@ -11,6 +11,8 @@ from distex._core.codec import Codec
 from distex._core.framing import FrameHandler, FrameWriter
 from distex._core.lane import Lane
 
+BALANCE_DELAY: float
+
 @disjoint_base
 class Inbox:
     def __init__(self, loop: AbstractEventLoop, handle: Callable[[Any], object]) -> None: ...

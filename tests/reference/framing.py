@@ -5,8 +5,9 @@ nothing else: the oracle for the compiled one. Simple rather than fast.
 import struct
 from dataclasses import dataclass, field
 
-KINDS = range(1, 15)
+KINDS = range(1, 17)
 MAX_SEGMENTS = 1024
+IS_BYTES = 1 << 63  # in the table: the segment was bytes, else a bytearray or another buffer
 HEADER = struct.Struct("<BBHIQQ")  # kind, flags, segments, aux, id, length
 
 
@@ -23,14 +24,20 @@ class Frame:
     aux: int = 0
     id: int = 0
     body: bytes = b""
-    segments: list[bytes] = field(default_factory=list)
+    segments: list[bytes | bytearray] = field(default_factory=list)
+    types: list[type] = field(init=False)  # of the segments, to be compared too
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", list(map(type, self.segments)))
 
 
 def encode(frame: Frame) -> bytes:
     """The frame as it is on the wire."""
     header = HEADER.pack(frame.kind, frame.flags, len(frame.segments), frame.aux, frame.id,
                          len(frame.body))
-    table = b"".join(len(segment).to_bytes(8, "little") for segment in frame.segments)
+    table = b"".join(
+        (len(segment) | (IS_BYTES if type(segment) is bytes else 0)).to_bytes(8, "little")
+        for segment in frame.segments)
     return header + table + frame.body + b"".join(frame.segments)
 
 
@@ -61,7 +68,8 @@ def _decode_one(data: bytes, limit: int) -> tuple[Frame, int] | None:
     position = HEADER.size + 8 * count
     if len(data) < position:
         return None
-    sizes = [int.from_bytes(data[at:at + 8], "little") for at in range(HEADER.size, position, 8)]
+    table = [int.from_bytes(data[at:at + 8], "little") for at in range(HEADER.size, position, 8)]
+    sizes = [size & ~IS_BYTES for size in table]
     if length + sum(sizes) > limit:
         raise BadFrame("length of the segments")
     if len(data) < position + length + sum(sizes):
@@ -70,4 +78,6 @@ def _decode_one(data: bytes, limit: int) -> tuple[Frame, int] | None:
     for size in [length, *sizes]:
         parts.append(data[position:position + size])
         position += size
-    return Frame(kind, flags, aux, id, parts[0], parts[1:]), position
+    segments = [part if size & IS_BYTES else bytearray(part)
+                for size, part in zip(table, parts[1:], strict=True)]
+    return Frame(kind, flags, aux, id, parts[0], segments), position

@@ -16,7 +16,8 @@ from distex._core.protocol import Connection
 from distex.errors import dump_exception
 
 RESULT, PART, ERROR, CANCELLED = 3, 4, 5, 6
-FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE, LANE = 8, 9, 10, 11, 12, 13, 14
+FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE = 8, 9, 10, 11, 12, 13
+LANE, RECALL, RETURNED = 14, 15, 16
 PACKED = SPREAD = FROM_COROUTINE = 1  # flags
 US, MS = 1_000, 1_000_000  # in nanoseconds
 
@@ -30,20 +31,25 @@ def turn(loop):
         loop.run_until_complete(asyncio.sleep(0))
 
 
-def values(frame, segments=None):
+def values(frame):
     """All values in the body of a frame, which is that of a CALL."""
     if frame.flags & PACKED:
-        args, kwargs = codec.decode(frame.body, [bytearray(part) for part in frame.segments])
+        args, kwargs = codec.decode(frame.body, frame.segments)
         return args, kwargs
     # two values, one behind the other: find where the first ends
     for end in range(1, len(frame.body)):
         try:
-            args = codec.decode(frame.body[:end])
+            args = codec.decode(frame.body[:end], frame.segments)
             names = codec.decode(frame.body[end:])
         except Exception:
             continue
         return args, dict(zip(names[::2], names[1::2], strict=True)) if names else {}
     raise AssertionError(f"not the body of a call: {frame}")
+
+
+def received(segment):
+    """A segment as it comes out of a frame."""
+    return segment if type(segment) is bytes else bytearray(segment)
 
 
 class Transport:
@@ -103,7 +109,7 @@ class Worker:
 
     def answers(self, id, value=None, ns=MS, flags=0):
         body, segments = codec.encode(value)
-        self.says(Frame(RESULT, flags, ns, id, body, segments))
+        self.says(Frame(RESULT, flags, ns, id, body, list(map(received, segments))))
 
     def fails(self, id, exc):
         body, segments = codec.encode(dump_exception(exc, lambda exc: data.dumps(exc, None)))

@@ -17,7 +17,7 @@ from distex._core.codec import Codec
 from distex.errors import ProtocolError
 from distex.options import PickleType
 
-STR, BYTES, TUPLE, PICKLED = 5, 6, 7, 8  # tags, as in codec.pyx
+STR, TUPLE, PICKLED, SEGMENT = 5, 7, 8, 9  # tags, as in codec.pyx
 KIB = 1024
 
 
@@ -32,7 +32,12 @@ codec = make_codec()
 def through(value, codec=codec):
     """The value there and back."""
     data, segments = codec.encode(value)
-    return codec.decode(data, [bytearray(segment) for segment in segments])
+    return codec.decode(data, list(map(received, segments)))
+
+
+def received(segment):
+    """A segment as it comes out of a frame."""
+    return segment if type(segment) is bytes else bytearray(segment)
 
 
 def is_native(value):
@@ -81,8 +86,10 @@ Point = collections.namedtuple("Point", "x y")
     None, True, False, 0, 1, -1, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5, math.inf, -math.inf, math.nan,
     "", "text", "naïve 日本 \U0001f600", "nul\0nul", b"", b"bytes\0\xff", (), (1,),
     (None, True, 1, 1.0, "s", b"b", ()), (((),),), "x" * 32 * KIB, b"x" * 32 * KIB,
-], ids=repr)
-def test_small_built_in_values_need_no_serializer(value):
+    b"x" * (32 * KIB + 1),
+    (b"x" * 100 * KIB, 1, (b"y" * 100 * KIB,)),
+], ids=lambda value: repr(value)[:40])
+def test_built_in_values_need_no_serializer(value):
     assert is_native(value)
     assert same(through(value), value)
 
@@ -91,7 +98,8 @@ def test_small_built_in_values_need_no_serializer(value):
     2**63, -(2**63) - 1, 10**1000, 1j, [1, 2], {1: 2}, {1}, frozenset({1}), bytearray(b"x"), ...,
     range(3), Decimal("1.1"), int, len, "lone \ud800 surrogate", ("\udfff",), ((((),),),),
     Number(1), Text("text"), Real(1.5), Data(b"bytes"), Row((1, 2)), Colour.red, Point(1, 2),
-    (Number(1), 1), ([],), "x" * (32 * KIB + 1), b"x" * (32 * KIB + 1), (0,) * (32 * KIB + 1),
+    (Number(1), 1), ([],), "x" * (32 * KIB + 1), (0,) * (32 * KIB + 1),
+    (b"x" * 40 * KIB, "x" * 40 * KIB),
 ], ids=lambda value: repr(value)[:40])
 def test_other_values_go_by_pickle(value):
     assert not is_native(value)
@@ -130,8 +138,8 @@ def test_a_shared_tuple_is_not_written_out_again_at_every_level():
 
 def test_a_wide_tuple_of_shared_text_is_not_written_out_again_and_again():
     text = "x" * 30 * KIB
-    data, _ = codec.encode((text,) * 1000)
-    assert len(data) < 200 * KIB
+    data, segments = codec.encode((text,) * 1000)
+    assert len(data) + sum(map(len, segments)) < 200 * KIB
 
 
 def test_large_buffers_are_segments():
@@ -140,7 +148,7 @@ def test_large_buffers_are_segments():
     data, segments = codec.encode({"array": array, "again": array})
     assert len(data) < KIB
     assert [memoryview(segment).nbytes for segment in segments] == [array.nbytes]
-    result = codec.decode(data, [bytearray(segment) for segment in segments])
+    result = codec.decode(data, list(map(received, segments)))
     assert (result["array"] == array).all()
     result["array"][0] = 1  # writable
 
@@ -149,7 +157,7 @@ def test_values_that_follow_one_another_use_their_own_segments():
     numpy = pytest.importorskip("numpy")
     arrays = [numpy.full(5000, i) for i in range(3)]
     data, segments = codec.encode(arrays)
-    result = codec.decode(data, [bytearray(segment) for segment in segments])
+    result = codec.decode(data, list(map(received, segments)))
     assert [array[0] for array in result] == [0, 1, 2]
 
 
@@ -173,7 +181,7 @@ def no_pickle(data, segments):
 
 
 harmless = Codec(serializers.for_data(0).dumps, no_pickle)
-tags = st.integers(0, 9).map(lambda tag: bytes([tag]))
+tags = st.integers(0, 10).map(lambda tag: bytes([tag]))
 lengths = st.builds(lambda n, size: n.to_bytes(size, "little"),
                     st.one_of(st.integers(0, 20), st.sampled_from([2**31, 2**32 - 1])),
                     st.sampled_from([4, 8]))
@@ -209,6 +217,24 @@ def test_more_segments_than_there_are_is_an_error():
     for segments in (None, [], [bytearray(1)] * 2):
         with pytest.raises(ProtocolError, match="segments"):
             codec.decode(data, segments)
+    for segments in (None, []):
+        with pytest.raises(ProtocolError, match="segments"):
+            codec.decode(bytes([SEGMENT]), segments)
+
+
+def test_large_pickles_and_large_bytes_are_not_copied_into_the_frame():
+    for value in (b"x" * 100 * KIB, ["x" * 100 * KIB]):
+        data, segments = codec.encode(value)
+        assert len(data) < KIB
+        assert sum(map(len, segments)) >= 100 * KIB
+
+
+def test_at_most_as_many_segments_as_a_frame_may_have():
+    value = [(b"%d" % i) * 20 * KIB for i in range(1500)]
+    for each in (value, tuple(value)):
+        _, segments = codec.encode(each)
+        assert len(segments) <= 1024
+        assert through(each) == each
 
 
 def test_tuples_nested_deeper_than_is_ever_written_are_an_error():

@@ -56,9 +56,10 @@ class Worker:
         return self
 
     def __exit__(self, *exc_info):
+        self.turn()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
-        self.loop.run_until_complete(asyncio.sleep(0))
+        self.turn()
         self.loop.close()
 
     def gets(self, *frames):
@@ -119,7 +120,7 @@ class Worker:
 
 def value_of(answer):
     """The value in an answer to a call."""
-    value = codec.decode(answer.body, [bytearray(segment) for segment in answer.segments])
+    value = codec.decode(answer.body, answer.segments)
     if answer.kind == ERROR:
         return load_exception(value, "worker")
     assert answer.kind == RESULT
@@ -543,7 +544,6 @@ def test_every_task_is_answered_exactly_once(steps, congested):
             worker.gets(*batch)
         if congested:
             worker.connection.resume_writing()
-            # a coroutine can only now have begun, after the request to cancel it: ask again
         answers = worker.answers(count=len(wanted))
         worker.turn()
         answers += worker.sent()

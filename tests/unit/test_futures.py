@@ -90,17 +90,6 @@ def test_what_asyncio_does_with_futures():
         assert all(asyncio.isfuture(task) for task in [pool.task()])
 
 
-def test_asyncio_wait():
-    with Pool() as pool:
-        task = pool.submit()
-
-        async def main():
-            pool.loop.call_soon(answer_next, pool, "value")
-            return await asyncio.wait([task])
-
-        assert pool.loop.run_until_complete(main()) == ({task}, set())
-
-
 def test_many_may_await_one():
     with Pool() as pool:
         task = pool.submit()

@@ -1,5 +1,6 @@
 """Control messages: there and back, and what is none."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from distex.messages import (
     Hello,
     Kill,
     Ready,
+    Serving,
     Spawn,
     Started,
     Stop,
@@ -27,12 +29,15 @@ from distex.messages import (
 from distex.options import WIRE_VERSION
 
 TO_NANNY = [
-    Configure(1, b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2,
-              0.5),
+    Configure(b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2, 0.5),
     Spawn(7), Kill(7, 9), Stop(2.5),
 ]
-FROM_NANNY = [Started(7, 4711), Exited(7, 4711, -9, 2**40, 2**40 - 1), Failed("no memory")]
-HELLO = Hello(WIRE_VERSION, b"token", 1, 4711, "host", PYTHON)
+FROM_NANNY = [
+    Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
+    Started(7, 4711), Exited(7, 4711, -9, 2**40, 2**40 - 1), Failed("no memory"),
+]
+HELLO = Hello(b"token", 1, 4711)
+SERVING = Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
 
 
 @pytest.mark.parametrize(("to_nanny", "sent"), [(True, TO_NANNY), (False, FROM_NANNY)])
@@ -60,7 +65,7 @@ def test_handshake(message):
 def test_a_hello_fits_the_limit_for_strangers():
     from distex._core.framing import HELLO_LIMIT_BYTES
 
-    largest = Hello(WIRE_VERSION, bytes(32), 2**31, 2**31, "h" * 64, "3.999", lane=True)
+    largest = Hello(bytes(32), 2**31, 2**31, lane=True)
     assert len(encode(largest)) <= HELLO_LIMIT_BYTES
 
 
@@ -97,14 +102,14 @@ def test_messages_cant_be_changed():
         HELLO.token = b"other"
 
 
-def test_nobody_is_refused_who_fits():
-    assert refusal(HELLO) is None
+def test_no_host_is_refused_that_fits():
+    assert refusal(SERVING) is None
 
 
 def test_a_refusal_says_what_to_do():
-    other_wire = Hello(WIRE_VERSION + 1, b"token", 1, 4711, "maxi", PYTHON)
-    assert "same distex" in refusal(other_wire)
-    other_python = Hello(WIRE_VERSION, b"token", 1, 4711, "maxi", "2.7")
-    assert f"start its workers with Python {PYTHON}" in refusal(other_python)
-    assert "maxi" in refusal(other_wire)
-    assert "maxi" in refusal(other_python)
+    other_wire = msgspec.structs.replace(SERVING, wire=WIRE_VERSION + 1)
+    assert "install the same distex" in refusal(other_wire)
+    other_python = msgspec.structs.replace(SERVING, python="2.7")
+    assert f"run Python {PYTHON}" in refusal(other_python)
+    for serving in (other_wire, other_python):
+        assert "maxi" in refusal(serving)

@@ -1,0 +1,150 @@
+"""Work that is given back by a worker that has too much, and shared out anew."""
+
+import asyncio
+import struct
+
+import pytest
+from peers import CALL, CHUNK, MS, RECALL, RESULT, RETURNED, US, Pool
+from reference.framing import Frame
+
+from distex._core.dispatch import BALANCE_DELAY
+from distex.errors import ProtocolError
+
+
+def let_it_look(pool):
+    """Long enough for the dispatcher to see who has nothing to do."""
+    pool.loop.run_until_complete(asyncio.sleep(3 * BALANCE_DELAY))
+
+
+def give_back(worker, id, done=0, spent_ns=0):
+    worker.says(Frame(RETURNED, aux=done, id=id, body=struct.pack("<q", spent_ns)))
+
+
+def kinds(frames):
+    return [frame.kind for frame in frames]
+
+
+def unequal_pool():
+    """Two workers: the first has ten tasks that were thought to be tiny, the other had one."""
+    pool = Pool(qsize=2, workers=2)
+    pool.learn(1 * US)
+    busy = None
+    tasks = [pool.submit(i) for i in range(10)]
+    for worker in pool.workers:
+        calls = worker.calls()
+        if calls:
+            assert busy is None
+            busy, ids = worker, [id for id, _ in calls]
+    (idle,) = [worker for worker in pool.workers if worker is not busy]
+    return pool, tasks, busy, ids, idle
+
+
+def test_a_worker_with_too_much_is_asked_once_when_another_has_nothing_to_do():
+    pool, tasks, busy, ids, idle = unequal_pool()
+    with pool:
+        busy.answers(ids[0], "done")
+        other = pool.task("other")
+        pool.dispatcher.send_to(idle.link, other)
+        idle.answers(idle.calls()[0][0])
+        let_it_look(pool)
+        assert kinds(busy.frames()) == [RECALL]
+        assert not idle.frames()
+        # what comes back goes to whom there is, the least one first
+        for id in ids[2:]:
+            give_back(busy, id)
+        let_it_look(pool)
+        moved = idle.calls()
+        again = busy.calls()
+        assert moved
+        assert sorted(args for _, args in moved + again) == [(i,) for i in range(2, 10)]
+        for worker, calls in ((idle, moved), (busy, again), (busy, [(ids[1], (1,))])):
+            for id, args in calls:
+                worker.answers(id, args)
+        assert [task.result() for task in tasks] == ["done"] + [(i,) for i in range(1, 10)]
+        assert pool.dispatcher.outstanding == 0
+
+
+def test_nobody_is_asked_for_the_only_task():
+    with Pool(qsize=2, workers=2) as pool:
+        first, second = pool.workers
+        pool.dispatcher.send_to(first.link, pool.task("long"))
+        first.calls()
+        pool.dispatcher.send_to(second.link, pool.task("short"))
+        second.answers(second.calls()[0][0])
+        let_it_look(pool)
+        assert not first.frames()
+
+
+def test_the_rest_of_a_chunk_goes_on_as_smaller_ones():
+    with Pool(qsize=1, workers=1) as pool:
+        (worker,) = pool.workers
+        chunk, news = pool.chunk(range(100))
+        (frame,) = [frame for frame in worker.frames() if frame.kind == CHUNK]
+        worker.sends_part(frame.id, list(range(20)))
+        give_back(worker, frame.id, done=20, spent_ns=20 * MS)
+        assert chunk.done
+        assert chunk.error is None
+        assert chunk.take() == list(range(20))
+        assert news
+        rest = chunk.successors
+        assert [item for piece in rest for item in piece.items] == list(range(20, 100))
+        assert len(rest) > 1
+        assert pool.function.cost_ns == 1 * MS
+        # the pieces are on their way by themselves
+        for piece in rest:
+            (frame,) = [frame for frame in worker.frames() if frame.kind == CHUNK]
+            worker.sends_part(frame.id, piece.items, kind=RESULT)
+            assert piece.done
+        assert pool.dispatcher.outstanding == 0
+
+
+def test_a_chunk_that_was_cancelled_does_not_go_on():
+    with Pool() as pool:
+        (worker,) = pool.workers
+        chunk, _ = pool.chunk(range(100))
+        (frame,) = [frame for frame in worker.frames() if frame.kind == CHUNK]
+        chunk.cancel()
+        worker.frames()
+        give_back(worker, frame.id)
+        assert not worker.frames()
+        assert pool.dispatcher.outstanding == 0
+
+
+def test_a_task_for_one_certain_worker_stays_there():
+    with Pool(workers=2) as pool:
+        first, second = pool.workers
+        task = pool.task("pinned")
+        pool.dispatcher.send_to(first.link, task)
+        ((id, _),) = first.calls()
+        give_back(first, id)
+        ((id, args),) = first.calls()
+        assert args == ("pinned",)
+        assert not second.calls()
+        first.answers(id, "value")
+        assert task.result() == "value"
+
+
+def test_a_cancelled_task_that_is_given_back_is_dropped():
+    with Pool() as pool:
+        (worker,) = pool.workers
+        task = pool.submit()
+        ((id, _),) = worker.calls()
+        task.cancel()
+        worker.frames()
+        give_back(worker, id)
+        assert task.cancelled()
+        assert CALL not in kinds(worker.frames())
+        assert pool.dispatcher.outstanding == 0
+
+
+@pytest.mark.parametrize("wrong", [
+    {"body": b""}, {"body": bytes(9)}, {"body": bytes(8), "aux": 2},
+    {"body": bytes(8), "id": 12345},
+], ids=repr)
+def test_a_return_that_cant_be(wrong):
+    with Pool() as pool:
+        (worker,) = pool.workers
+        pool.submit()
+        ((id, _),) = worker.calls()
+        with pytest.raises(ProtocolError):
+            worker.says(Frame(RETURNED, **{"id": id, **wrong}))
