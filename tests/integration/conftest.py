@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import tempfile
 import threading
 
 import psutil
@@ -52,9 +53,19 @@ def make_pool(loop_type):
     return make
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_temporary_folder():
+    """A place for socket folders that other test runs on this machine don't use."""
+    with (tempfile.TemporaryDirectory(prefix="pool-tests-") as folder,
+          pytest.MonkeyPatch.context() as patch):
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _nothing_is_left():
-    """No process, thread, file descriptor or socket folder more than before."""
+def _nothing_is_left(_own_temporary_folder):
+    """No process, thread or socket folder more than before."""
     own = psutil.Process()
 
     def processes():

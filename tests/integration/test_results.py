@@ -9,7 +9,7 @@ import numpy
 import psutil
 import pytest
 
-from distex import PickleType
+from distex import PickleType, Pool
 
 from . import tasks
 from .support import Gate, wait_until, wait_until_async
@@ -454,11 +454,11 @@ async def test_keyword_arguments_of_any_name(make_pool, name):
         assert await asyncio.to_thread(pool.run, tasks.give_back, **{name: 1}) == expected
 
 
-def test_a_gibibyte_there_and_its_length_back(make_pool):
+def test_a_gibibyte_there_and_its_length_back():
     free = psutil.virtual_memory().available
     if free < 6 * 2**30:
         pytest.skip(f"needs 6 GiB of memory, {free / 2**30:.1f} GiB are available")
-    with make_pool(1) as pool:
+    with Pool(1) as pool:
         assert pool.run(tasks.length, bytes(2**30)) == 2**30
         assert pool.run(tasks.double, 1) == 2
 
