@@ -516,6 +516,7 @@ def test_a_pool_that_is_garbage_ends_when_its_tasks_are_done(make_pool):
 @pytest.mark.parametrize("ending", ["", "pool.shutdown(wait=False)", "del pool"])
 def test_interpreter_exit_completes_pending_work(tmp_path, ending):
     run_script(f"""
+import sys
 from pathlib import Path
 from distex import Pool
 
@@ -650,22 +651,16 @@ def test_the_initializer_is_called_in_each_worker(make_pool):
 
 def test_a_killed_child_breaks_its_task_with_broken_process_pool(make_pool, gate):
     with make_pool(1) as pool:
+        worker = pool.run(tasks.pid)
         future = pool.submit(tasks.pass_gate, gate.path)
         gate.wait_for(1)
-        os.kill(pool_worker(), signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
         with pytest.raises(BrokenProcessPool) as failure:
             future.result(20)
         assert isinstance(failure.value, WorkerLost)
         assert isinstance(failure.value, concurrent.futures.BrokenExecutor)
         # unlike with ProcessPoolExecutor, the pool goes on
         assert pool.submit(tasks.double, 4).result(20) == 8
-
-
-def pool_worker():
-    """Pid of the one worker of the one pool: the child of its nanny."""
-    nanny, = (pid for pid in descendants(os.getpid()) if descendants(pid))
-    worker, = descendants(nanny)
-    return worker
 
 
 def test_the_mp_context_is_accepted():

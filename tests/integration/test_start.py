@@ -1,0 +1,335 @@
+"""Start: with whatever interpreter state there is, in whatever way the parent was started."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from distex import Pool
+
+from . import tasks
+from .support import Script, run_script
+
+# --- Works with no script on PATH: workers run sys.executable, with the parent's sys.path and
+# --- working directory
+
+
+def test_no_script_on_path_is_needed(tmp_path):
+    source = """
+import sys
+from distex import Pool
+
+if __name__ == "__main__":
+    with Pool(1) as pool:
+        print(pool.run(lambda: sys.executable) == sys.executable)
+"""
+    with Script(source, tmp_path, env={**os.environ, "PATH": ""}) as script:
+        assert script.finish() == "True\n", script.stderr
+
+
+def test_workers_have_the_parents_working_directory(make_pool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with make_pool(1) as pool:
+        assert pool.run(os.getcwd) == str(tmp_path)
+
+
+def test_workers_have_the_parents_sys_path_and_arguments(make_pool, tmp_path, monkeypatch):
+    tmp_path.joinpath("found_on_the_way.py").write_text("def f(): return 'found'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program", "argument"])
+    import found_on_the_way
+
+    with make_pool(1) as pool:
+        assert pool.run(found_on_the_way.f) == "found"
+        assert pool.run(arguments) == ["program", "argument"]
+    monkeypatch.delitem(sys.modules, "found_on_the_way")
+
+
+def arguments():
+    return sys.argv
+
+
+def test_workers_have_the_parents_environment(make_pool, monkeypatch):
+    monkeypatch.setenv("DISTEX_TEST_VARIABLE", "value")
+    with make_pool(1) as pool:
+        assert pool.run(os.getenv, "DISTEX_TEST_VARIABLE") == "value"
+
+
+def test_interpreter_options_are_passed_on(tmp_path):
+    source = """
+import sys
+from distex import Pool
+
+if __name__ == "__main__":
+    with Pool(1) as pool:
+        print(pool.run(lambda: (sys.flags.optimize, sys.flags.dev_mode)))
+"""
+    with Script(source, tmp_path, command=[sys.executable, "-O", str(tmp_path / "script.py")]) as s:
+        assert s.finish() == "(1, False)\n", s.stderr
+
+
+# --- functions from __main__, a REPL, a notebook and a module beside the script all run
+
+
+PROGRAM = """
+from dataclasses import dataclass
+from distex import Pool
+
+FACTOR = 3
+
+def helper(x):
+    return x * FACTOR
+
+def work(x):
+    return helper(x) + 1
+
+@dataclass
+class Point:
+    x: int
+
+    def moved(self, by):
+        return Point(self.x + by)
+
+def move(point):
+    return point.moved(1)
+
+if __name__ == "__main__":
+    with Pool(2) as pool:
+        print(pool.run(work, 1), list(pool.map(work, range(3))))
+        print(pool.run(lambda: FACTOR))
+        print(pool.run(move, Point(1)) == Point(2), pool.run(Point(2).moved, 1) == Point(3))
+        print(type(pool.run(Point, 1)) is Point)
+        FACTOR = 10
+        print(pool.run(work, 1))
+"""
+EXPECTED = ["4 [1, 4, 7]", "3", "True True", "True", "11"]
+
+
+def test_functions_and_classes_of_a_script(tmp_path):
+    assert run_script(PROGRAM, tmp_path) == EXPECTED
+
+
+def test_a_script_needs_no_main_guard(tmp_path):
+    assert run_script(PROGRAM.replace('if __name__ == "__main__":', "if True:"),
+                      tmp_path) == EXPECTED
+
+
+def test_functions_of_python_c(tmp_path):
+    output = run_script("", tmp_path, command=[sys.executable, "-c", PROGRAM])
+    assert output == EXPECTED
+
+
+def test_functions_of_a_program_on_stdin(tmp_path):
+    with Script("", tmp_path, command=[sys.executable, "-"]) as script:
+        assert script.finish(PROGRAM).splitlines() == EXPECTED, script.stderr
+
+
+def test_functions_of_a_repl(tmp_path):
+    session = """\
+from distex import Pool
+def f(x):
+    return x + 1
+
+pool = Pool(1)
+print(pool.run(f, 1))
+def f(x):
+    return x + 100
+
+print(pool.run(f, 1), list(pool.map(lambda x: f(x) * 2, range(2))))
+pool.shutdown()
+"""
+    with Script("", tmp_path, command=[sys.executable, "-i", "-q"]) as script:
+        assert script.finish(session).splitlines() == ["2", "101 [200, 202]"], script.stderr
+        assert "Traceback" not in script.stderr
+
+
+def test_functions_of_a_module_run_with_python_m(tmp_path):
+    with Script(PROGRAM, tmp_path, command=[sys.executable, "-m", "script"], cwd=tmp_path) as script:
+        assert script.finish().splitlines() == EXPECTED, script.stderr
+
+
+def test_functions_of_a_module_beside_the_script(tmp_path):
+    tmp_path.joinpath("beside.py").write_text("def f(x): return x + 1\n")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    assert run_script("""
+import beside
+from distex import Pool
+
+with Pool(1) as pool:
+    print(pool.run(beside.f, 1), list(pool.map(beside.f, [2, 3])))
+""", tmp_path, cwd=folder) == ["2 [3, 4]"]
+
+
+def test_in_a_notebook_the_synchronous_methods_work_inside_the_running_loop(make_pool):
+    """A cell runs on the thread of the kernel's loop, which is running."""
+    namespace = {"__name__": "__main__", "Pool": make_pool}
+
+    async def cell(source):
+        exec(compile(source, "<cell>", "exec"), namespace)
+
+    async def kernel():
+        await cell("def f(x): return x + 1")
+        await cell("with Pool(2) as pool: results = list(pool.map(f, range(5))), pool.run(f, 10)")
+
+    asyncio.run(kernel())
+    assert namespace["results"] == ([1, 2, 3, 4, 5], 11)
+
+
+# --- Pool() starts one per usable CPU
+
+
+def test_a_pool_has_one_worker_for_each_usable_cpu(tmp_path):
+    source = """
+import os, sys
+from distex import Pool
+
+if __name__ == "__main__":
+    cpus = sorted(os.sched_getaffinity(0))[:int(sys.argv[1])]
+    os.sched_setaffinity(0, cpus)
+    with Pool() as pool:
+        print(pool.total_workers(), len(cpus), len(set(pool.run_on_all(os.getpid))))
+"""
+    for number in 1, 2:
+        workers, cpus, pids = run_script(source, tmp_path, number)[0].split()
+        assert workers == cpus == pids
+
+
+# --- import distex needs no optional package and takes little longer than import asyncio
+
+
+def test_import_takes_little_longer_than_that_of_asyncio():
+    source = """
+import time
+began = time.perf_counter()
+import asyncio, concurrent.futures.process
+middle = time.perf_counter()
+import distex
+print(time.perf_counter() - middle)
+"""
+    times = [float(subprocess.check_output([sys.executable, "-c", source])) for _ in range(8)]
+    assert min(times) < 0.06
+
+
+def test_import_needs_no_optional_package():
+    source = """
+import sys
+for name in "asyncssh", "dill", "numpy":
+    sys.modules[name] = None  # makes an import fail
+import distex
+print([name for name in ("asyncssh", "dill", "numpy", "uvloop", "cloudpickle")
+       if sys.modules.get(name) is not None])
+"""
+    output = subprocess.check_output([sys.executable, "-c", source], text=True)
+    assert output == "[]\n"
+
+
+# --- Pool may be created and used again after shutdown, in a fork of the parent, under any start
+# --- method, and twice in one process
+
+
+def test_a_pool_may_be_made_again_after_shutdown(make_pool):
+    for _ in range(3):
+        with make_pool(1) as pool:
+            assert pool.run(tasks.double, 1) == 2
+
+
+async def test_a_pool_may_be_made_again_after_shutdown_on_one_loop(make_pool):
+    for _ in range(3):
+        async with make_pool(1) as pool:
+            assert await pool.run_async(tasks.double, 1) == 2
+
+
+def test_two_pools_at_once(make_pool):
+    with make_pool(1) as one, make_pool(1) as two:
+        first = [one.submit(tasks.double, x) for x in range(50)]
+        second = [two.submit(tasks.negate, x) for x in range(50)]
+        assert [f.result() for f in first] == [2 * x for x in range(50)]
+        assert [f.result() for f in second] == [-x for x in range(50)]
+        assert one.run(tasks.pid) != two.run(tasks.pid)
+
+
+def test_pools_in_several_threads_at_once(make_pool):
+    results = []
+
+    def work(n):
+        with make_pool(1) as pool:
+            results.append(pool.run(tasks.double, n))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(results) == [0, 2, 4, 6]
+
+
+def test_a_pool_inside_a_worker(make_pool):
+    with make_pool(1) as pool:
+        assert pool.run(pool_in_a_worker) == [0, 2, 4]
+    with make_pool(1) as pool:
+        assert pool.run(pool_in_a_coroutine) == 8
+
+
+def pool_in_a_worker():
+    with Pool(1) as inner:
+        return list(inner.map(tasks.double, range(3)))
+
+
+async def pool_in_a_coroutine():
+    async with Pool(1) as inner:
+        return await inner.run_async(tasks.double, 4)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_in_a_multiprocessing_child(tmp_path, method):
+    output = run_script("""
+import multiprocessing, sys, warnings
+from distex import Pool
+
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads, which is the point
+
+def child(queue):
+    with Pool(1) as pool:
+        queue.put(list(pool.map(abs, [-1, -2])))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    with Pool(1) as pool:  # the parent's own is in use at the same time
+        queue = context.Queue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        print(queue.get(), pool.run(abs, -3))
+        process.join()
+        print(process.exitcode, pool.run(abs, -4))
+""", tmp_path, method)
+    assert output == ["[1, 2] 3", "0 4"]
+
+
+def test_in_a_fork_the_parents_pool_is_refused_and_its_shutdown_harms_nothing(tmp_path):
+    output = run_script("""
+import os, warnings
+from distex import Pool
+
+warnings.simplefilter("ignore", DeprecationWarning)
+pool = Pool(1)
+print(pool.run(abs, -1), flush=True)
+pid = os.fork()
+if not pid:
+    for call in (pool.submit, pool.run, pool.map):
+        try:
+            call(abs, [-1])
+        except RuntimeError as exc:
+            print("refused:", "forked" in str(exc), flush=True)
+    pool.shutdown()
+    with Pool(1) as own:
+        print(own.run(abs, -2), flush=True)
+    raise SystemExit
+_, status = os.waitpid(pid, 0)
+print(status, pool.run(abs, -3))
+pool.shutdown()
+""", tmp_path)
+    assert output == ["1", "refused: True", "refused: True", "refused: True", "2", "0 3"]
