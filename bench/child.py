@@ -3,7 +3,8 @@
     stdin   {"measure": "single", "args": {"in_flight": 1000}}
     stdout  {"figures": {"per_second": 512000.0, "cpu": 1.4e-06}}   or   {"error": "why"}
 
-The first line is {"peer": "...", "workers": 2, "options": {...}}. Ends with stdin.
+The first line is {"peer": "...", "workers": 2, "options": {...}}. The measure "rest" closes the
+pool, until it is needed again. Ends with stdin.
 """
 
 import contextlib
@@ -62,9 +63,6 @@ def _measure(session: Session, measure: str, args: dict[str, Any]) -> dict[str, 
     except Exception as exc:
         traceback.print_exc()
         return {"error": f"{type(exc).__name__}: {exc}".splitlines()[0][:200]}
-    finally:
-        if session.peer is not None and session.peer.noisy:
-            session.close()
 
 
 def main() -> None:
@@ -77,7 +75,13 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     session = Session(**json.loads(requests.readline()))
     for line in requests:
-        answers.write(json.dumps(_measure(session, **json.loads(line))) + "\n")
+        request = json.loads(line)
+        if request["measure"] == "rest":
+            session.close()
+            answer: dict[str, Any] = {"figures": {}}
+        else:
+            answer = _measure(session, **request)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
     with contextlib.suppress(Exception):
         session.close()

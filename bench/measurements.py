@@ -183,17 +183,21 @@ def data(session: Session, size: int, seconds: float) -> Figures:
         raise AssertionError("the array has changed on its way")
     writable = bool(result.flags.writeable) and pool.call(tasks.is_writable, array[:1000])
     del result
-    calls = int(seconds / taken[0])
-    if calls > 1:
+    if taken[0] < 3:  # else once is enough
+        seconds = max(seconds, 2 * taken[0])
         pool.time_calls(tasks.identity, array, 3, seconds / 4)
     figures: Figures = {"peak": peak, "writable": writable}
     if size >= 1 << 20:  # below that it is mostly rounding to pages
         figures["peak_ratio"] = peak / size
-    with usage.Meter() as meter:
-        more = pool.time_calls(tasks.identity, array, 1000, seconds) if calls > 1 else []
-    if more:
-        taken = more
-        figures["cpu_per_byte"] = meter.cpu / (2 * size * len(more))
+    if taken[0] < 3:  # else once is enough
+        seconds = max(seconds, 2 * taken[0])
+        pool.time_calls(tasks.identity, array, 3, seconds / 4)
+    figures: Figures = {"peak": peak, "writable": writable}
+    if size >= 1 << 20:  # below that it is mostly rounding to pages
+        figures["peak_ratio"] = peak / size
+        with usage.Meter() as meter:
+            taken = pool.time_calls(tasks.identity, array, 1000, seconds)
+        figures["cpu_per_byte"] = meter.cpu / (2 * size * len(taken))
     return {"bytes_per_second": 2 * size / statistics.median(taken), **figures}
 
 
@@ -293,7 +297,7 @@ def flat(session: Session, count: int, in_flight: int) -> Figures:
 
 
 def constant(session: Session, size: int, calls: int) -> Figures:
-    """How often a constant bound with functools.partial is pickled, unpickled, and if it is kept."""
+    """How often a constant in a functools.partial is pickled and unpickled, and if it is kept."""
     pool = session.open(session.workers)
     try:
         value = tasks.Constant(bytes(size))

@@ -16,7 +16,7 @@ class Peer:
     """A pool used from synchronous code."""
 
     module: ClassVar[str]  # what its users import
-    noisy: ClassVar[bool] = False  # uses CPU also when idle: closed after each measurement
+    noisy: ClassVar[bool] = False  # uses CPU also when idle: closed while others are measured
     waits_ready: ClassVar[bool] = False  # making it waits until all its workers are there
 
     def __init__(self, workers: int) -> None:
@@ -129,7 +129,7 @@ class AsyncPeer(Peer):
                 taken.append(perf_counter() - start)
             return taken
 
-        return self._run(time_calls())  # type: ignore[no-any-return]
+        return self._run(time_calls())
 
     def once(self, func: Callable[..., Any], *args: Any) -> Any:
         """An awaitable for one task, that need not be in flight before it is awaited."""
@@ -150,7 +150,7 @@ class AsyncPeer(Peer):
         async def results() -> list[Any]:
             return [value async for value in self._map(func, items, chunksize, ordered)]
 
-        return self._run(results())  # type: ignore[no-any-return]
+        return self._run(results())
 
 
 # --- distex, this version
@@ -167,8 +167,8 @@ class Distex(Peer):
 
         _check_options(distex.Pool, options)
         self._pool = distex.Pool(workers, **options)
-        self.start = self._pool.submit  # type: ignore[method-assign]
-        self.call = self._pool.run  # type: ignore[method-assign]
+        self.start = self._pool.submit
+        self.call = self._pool.run
 
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
@@ -195,7 +195,7 @@ class DistexAsync(AsyncPeer):
             return await distex.Pool(workers, **options).__aenter__()
 
         self._pool = self._run(make())
-        self.start = self._pool.run_async  # type: ignore[method-assign]
+        self.start = self._pool.run_async
 
     def _map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
@@ -228,7 +228,7 @@ class Distex07Async(AsyncPeer):
         self._loop = self._runner.get_loop()
         asyncio.set_event_loop(self._loop)
         self._pool = distex.Pool(workers, qsize=qsize)
-        self.once = self._pool.run_async  # type: ignore[method-assign]
+        self.once = self._pool.run_async
 
     def start(self, func: Callable[..., Any], *args: Any) -> Any:
         return self._loop.create_task(self._pool.run_async(func, *args))
@@ -248,12 +248,12 @@ class Distex07(Distex07Async):
 
     def __init__(self, workers: int, qsize: int = 2) -> None:
         super().__init__(workers, qsize)
-        self.call = self._pool.run  # type: ignore[method-assign]
+        self.call = self._pool.run
 
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
-        return self._pool.map(func, items, chunksize=chunksize or 1, ordered=ordered)  # type: ignore[no-any-return]
+        return self._pool.map(func, items, chunksize=chunksize or 1, ordered=ordered)
 
     burst = Peer.burst
 
@@ -311,12 +311,12 @@ class ProcessPoolExecutor(Peer):
 
         self._pool: Any = concurrent.futures.ProcessPoolExecutor(
             workers, multiprocessing.get_context(self.method))
-        self.start = self._pool.submit  # type: ignore[method-assign]
+        self.start = self._pool.submit
 
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
-        return self._pool.map(func, items, chunksize=chunksize or 1)  # type: ignore[no-any-return]
+        return self._pool.map(func, items, chunksize=chunksize or 1)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -340,7 +340,7 @@ class Loky(ProcessPoolExecutor):
         import loky
 
         self._pool = loky.ProcessPoolExecutor(workers)
-        self.start = self._pool.submit  # type: ignore[method-assign]
+        self.start = self._pool.submit
 
 
 class Joblib(Peer):
@@ -360,7 +360,7 @@ class Joblib(Peer):
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
         parallel = self._joblib.Parallel(self._workers, batch_size=chunksize or "auto")
-        return parallel(map(self._joblib.delayed(func), items))  # type: ignore[no-any-return]
+        return parallel(map(self._joblib.delayed(func), items))
 
     def close(self) -> None:
         from joblib.externals.loky import get_reusable_executor
@@ -388,7 +388,7 @@ class Mpire(Peer):
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
         chosen = self._pool.map if ordered else self._pool.imap_unordered
-        return chosen(func, items, chunk_size=chunksize)  # type: ignore[no-any-return]
+        return chosen(func, items, chunk_size=chunksize)
 
     def close(self) -> None:
         self._pool.stop_and_join()
@@ -410,7 +410,7 @@ class Pebble(Peer):
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
-        return self._pool.map(func, items, chunksize=chunksize or 1).result()  # type: ignore[no-any-return]
+        return self._pool.map(func, items, chunksize=chunksize or 1).result()
 
     def close(self) -> None:
         self._pool.close()
@@ -418,15 +418,21 @@ class Pebble(Peer):
 
 
 class Ray(Peer):
-    """Ray on this machine alone; maps with its multiprocessing.Pool."""
+    """Ray on this machine alone; maps with its multiprocessing.Pool.
+
+    Args:
+        workers: number of CPUs that Ray is told of.
+        copy: make arrays that come back writable; as they come they are views of its store.
+    """
 
     module = "ray"
     noisy = True
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, copy: bool = False) -> None:
         import ray
 
         self._ray = ray
+        self._copy = copy
         self._workers = workers
         ray.init(num_cpus=workers, include_dashboard=False, configure_logging=False,
                  log_to_driver=False, object_store_memory=4 << 30)
@@ -439,7 +445,8 @@ class Ray(Peer):
         return self._remote[func].remote(*args)
 
     def wait(self, future: Any) -> Any:
-        return self._ray.get(future)
+        value = self._ray.get(future)
+        return value.copy() if self._copy and hasattr(value, "copy") else value
 
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
@@ -449,7 +456,7 @@ class Ray(Peer):
 
             self._pool = Pool(self._workers)
         chosen = self._pool.map if ordered else self._pool.imap_unordered
-        return chosen(func, items, chunksize)  # type: ignore[no-any-return]
+        return chosen(func, items, chunksize)
 
     def close(self) -> None:
         self._ray.shutdown()
@@ -475,7 +482,7 @@ class Dask(Peer):
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
     ) -> Iterable[Any]:
-        return self._client.gather(  # type: ignore[no-any-return]
+        return self._client.gather(
             self._client.map(func, list(items), pure=False, batch_size=chunksize))
 
     def close(self) -> None:

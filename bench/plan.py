@@ -11,7 +11,6 @@ KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 CHUNKSIZES = (1, 10, 100, 1000, 10_000, 100_000)
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
-HEAVY = ("Ray", "Dask")  # start in seconds, and take milliseconds for a task
 
 
 @dataclass(frozen=True)
@@ -247,12 +246,18 @@ def _data(sizes: Iterable[int], seconds: float, quick: bool) -> Experiment:
             Row("distex 0.7.2 async", "run_async"),
             Row("ProcessPoolExecutor", "submit"),
             Row("multiprocessing.Pool", "apply"),
-            *(() if quick else (Row("loky", "submit"), Row("Ray", "remote"), Row("Dask", "submit"))),
+            *(() if quick else (
+                Row("loky", "submit"),
+                Row("Ray", "remote"),
+                Row("Ray", "remote, copied to be writable", options={"copy": True}),
+                Row("Dask", "submit"),
+            )),
         ),
         (
             Figure("bytes_per_second", "bandwidth", "bandwidth", 1),
             Figure("peak_ratio", "peak extra memory of a process / payload", "ratio"),
             Figure("cpu_per_byte", "CPU per byte, client and worker", "seconds"),
+            Figure("writable", "writable on arrival, there and back", "plain"),
         ),
         {size_label(size): {"size": size, "seconds": seconds} for size in sizes},
         timeout=120,

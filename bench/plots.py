@@ -139,7 +139,7 @@ def throughput(medians: Medians, out: Path, caption: str) -> None:
     figure, axes = plt.subplots(
         3, 1, figsize=(8, sum(1 + 0.24 * len(values) for values, _ in panels)),
         height_ratios=[2 + len(values) for values, _ in panels], layout="constrained")
-    figure.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(hspace=0.06)
     for axis, (values, title) in zip(axes, panels, strict=True):
         _bars(axis, values, title, "count")
     _save(figure, out, "throughput", caption)
@@ -255,7 +255,7 @@ def _lines(
             marker="" if limit else "o", markersize=4 if is_ours(row) else 2.5,
             zorder=3 if is_ours(row) else 2)
     axes.grid(visible=True)
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the scales
+    axes.figure.draw_without_rendering()  # settles the scales
     right = max(x for points in series.values() for x, _ in points)
     # a line that ends early is labelled where it ends, the others in a column, kept apart
     column = {row: points[-1][1] for row, points in series.items() if points[-1][0] == right}
@@ -303,7 +303,7 @@ def bandwidth(medians: Medians, out: Path, caption: str) -> None:
     sizes = {size_label(size): float(size) for size in SIZES}
     series = _series(
         medians, "data", "bytes_per_second", sizes,
-        lambda row: row if row.endswith("(C)") else row.rpartition(" ")[0])
+        lambda row: row if "(" in row or "," in row else row.rpartition(" ")[0])
     if not series:
         return
     figure, axes = plt.subplots(figsize=(7.2, 4.8))
@@ -342,7 +342,8 @@ def startup(medians: Medians, out: Path, caption: str) -> None:
         ticks = None
         if unit == "bytes":
             low, high = axis.get_ylim()
-            ticks = [v for k in range(4, 9) for m in (1, 2, 5) if low <= (v := m * 10.0 ** k) <= high]
+            round_figures = [m * 10.0 ** k for k in range(4, 9) for m in (1, 2, 5)]
+            ticks = [value for value in round_figures if low <= value <= high]
         _unit(axis.yaxis, unit, ticks)
     _save(figure, out, "startup", caption)
 

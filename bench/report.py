@@ -45,9 +45,7 @@ class Medians:
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
-    for factor, unit in units:
-        if abs(value) >= factor:
-            break
+    factor, unit = next((each for each in units if abs(value) >= each[0]), units[-1])
     number = value / factor
     digits = 0 if abs(number) >= 100 else 1 if abs(number) >= 10 else 2
     return f"{number:.{digits}f} {unit}".strip()

@@ -1,9 +1,11 @@
 """Runs experiments: a child for each row, all alive together, measured in turns.
 
-In each round the rows and cases of an experiment come in a new random order. A child that fails or
-hangs is killed with all its processes; the reason takes the place of the figures.
+In each round the rows and cases of an experiment come in a new random order; those of a peer that
+uses CPU when idle come together, and then it is closed. A child that fails or hangs is killed with
+all its processes; the reason takes the place of the figures.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -15,10 +17,12 @@ import sys
 import time
 from collections.abc import Iterable
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
 from bench import envs, usage
+from bench.peers import PEERS
 from bench.plan import Experiment, Row
 
 Sample = dict[str, Any]
@@ -102,6 +106,11 @@ class Progress:
         self._done = 0
         self._begin = time.monotonic()
 
+    def begin(self, title: str) -> None:
+        """Without a terminal a line for each experiment has to do."""
+        if not sys.stderr.isatty():
+            print(title, file=sys.stderr, flush=True)
+
     def step(self, text: str) -> None:
         """One measurement more."""
         self._done += 1
@@ -132,6 +141,7 @@ def run(experiments: Iterable[Experiment], rounds: int, out: Path, seed: int) ->
         for experiment in experiments for row in experiment.rows for case in experiment.cases))
     with open(out / "bench.log", "w") as log:
         for experiment in experiments:
+            progress.begin(experiment.title)
             samples += _run_one(experiment, rounds, shuffle, progress, log)
     progress.clear()
     return {"machine": machine(), "rounds": rounds, "seed": seed, "samples": samples}
@@ -141,45 +151,82 @@ def _run_one(
     experiment: Experiment, rounds: int, shuffle: random.Random, progress: Progress, log: IO[str]
 ) -> list[Sample]:
     samples: list[Sample] = []
-    children: dict[str, Child] = {}
-    failed = set()  # rows and cases that are not tried again
     cells = [
         (row, case) for row in experiment.rows for case in experiment.cases
         if experiment.takes(row, case)]
-    try:
+    with contextlib.closing(Crew(experiment, log)) as crew:
         for number in range(rounds):
-            shuffle.shuffle(cells)
-            for row, case in cells:
+            cells = _shuffled(cells, shuffle)
+            for k, (row, case) in enumerate(cells):
                 progress.step(f"{experiment.name} round {number + 1}: {row.label} {case}")
-                if (row.label, case) in failed:
-                    continue
-                sample: Sample = {
-                    "experiment": experiment.name, "row": row.label, "case": case, "round": number}
-                samples.append(sample)
-                try:
-                    if row.label not in children:
-                        children[row.label] = Child(experiment, row, log)
-                    sample["figures"] = children[row.label].measure(
-                        row.measure or experiment.measure, _args(experiment, row, case),
-                        experiment.timeout)
-                except (ChildError, OSError, ImportError) as exc:
-                    sample["error"] = str(exc)
-                    failed.add((row.label, case))
-                    if row.label in children:
-                        child = children.pop(row.label)
-                        child.kill()
-                        child.end()
-    finally:
-        for child in children.values():
-            child.end()
+                answer = crew.measure(row, case)
+                if answer is not None:
+                    samples.append({
+                        "experiment": experiment.name, "row": row.label, "case": case,
+                        "round": number, **answer})
+                if _is_noisy(row) and (k + 1 == len(cells) or cells[k + 1][0] is not row):
+                    crew.rest(row)
     return samples
 
 
-def _args(experiment: Experiment, row: Row, case: str) -> dict[str, Any]:
-    args = {**experiment.cases[case], **row.args}
-    if row.measure == "mapped":  # in the place of single tasks
-        args.pop("in_flight", None)
-    return args
+class Crew:
+    """The children of one experiment, by row; started when they are needed."""
+
+    def __init__(self, experiment: Experiment, log: IO[str]) -> None:
+        self._experiment = experiment
+        self._log = log
+        self._children: dict[str, Child] = {}
+        self._failed: set[tuple[str, str]] = set()  # rows and cases that are not tried again
+
+    def measure(self, row: Row, case: str) -> dict[str, Any] | None:
+        """Figures, or the error if there are none; None if that was said before."""
+        if (row.label, case) in self._failed:
+            return None
+        experiment = self._experiment
+        args = {**experiment.cases[case], **row.args}
+        if row.measure == "mapped":  # in the place of single tasks
+            args.pop("in_flight", None)
+        try:
+            if row.label not in self._children:
+                self._children[row.label] = Child(experiment, row, self._log)
+            return {"figures": self._children[row.label].measure(
+                row.measure or experiment.measure, args, experiment.timeout)}
+        except (ChildError, OSError, ImportError) as exc:
+            self._failed.add((row.label, case))
+            self._kill(row)
+            return {"error": str(exc)}
+
+    def rest(self, row: Row) -> None:
+        """Have a child close its pool."""
+        if row.label in self._children:
+            try:
+                self._children[row.label].measure("rest", {}, self._experiment.timeout)
+            except ChildError:
+                self._kill(row)
+
+    def _kill(self, row: Row) -> None:
+        child = self._children.pop(row.label, None)
+        if child is not None:
+            child.kill()
+            child.end()
+
+    def close(self) -> None:
+        """End all children."""
+        for child in self._children.values():
+            child.end()
+
+
+def _is_noisy(row: Row) -> bool:
+    return row.peer in PEERS and PEERS[row.peer].noisy
+
+
+def _shuffled(cells: list[tuple[Row, str]], shuffle: random.Random) -> list[tuple[Row, str]]:
+    """The cells in random order, those of a noisy peer together."""
+    place = {row.label: shuffle.random() for row, _ in cells}
+    keyed = [
+        (place[cell[0].label] if _is_noisy(cell[0]) else shuffle.random(), shuffle.random(), cell)
+        for cell in cells]
+    return [cell for *_, cell in sorted(keyed, key=lambda each: each[:2])]
 
 
 def machine() -> dict[str, Any]:

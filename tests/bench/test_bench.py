@@ -1,4 +1,4 @@
-"""The benchmark suite works: every measurement gives figures. How fast it all is matters not here."""
+"""The benchmark suite works: every measurement gives figures. How fast it is matters not here."""
 
 import dataclasses
 import json
@@ -20,7 +20,8 @@ SMALLEST = {
     "seconds": 0.01, "calls": 20, "scale": 0.02, "count": 3, "in_flight": 100, "size": 1 << 16,
     "settle": 0.0, "naps": False,
 }
-FIGURES = {"per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled"}
+FIGURES = {  # each measurement gives one of them
+    "per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled"}
 
 
 def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
