@@ -181,20 +181,15 @@ def data(session: Session, size: int, seconds: float) -> Figures:
     peak = max(_peaks(had))  # of the process that needs most, beyond what it had
     if result.shape != array.shape or result[-1] != 1:
         raise AssertionError("the array has changed on its way")
-    writable = bool(result.flags.writeable) and pool.call(tasks.is_writable, array[:1000])
+    figures: Figures = {"peak": peak, "writable": bool(result.flags.writeable)}
     del result
+    if size >= 1 << 20:  # below that it is mostly rounding to pages
+        figures["peak_ratio"] = peak / size
+    if size <= 64 << 20:
+        figures["writable"] &= pool.call(tasks.is_writable, array)
     if taken[0] < 3:  # else once is enough
         seconds = max(seconds, 2 * taken[0])
         pool.time_calls(tasks.identity, array, 3, seconds / 4)
-    figures: Figures = {"peak": peak, "writable": writable}
-    if size >= 1 << 20:  # below that it is mostly rounding to pages
-        figures["peak_ratio"] = peak / size
-    if taken[0] < 3:  # else once is enough
-        seconds = max(seconds, 2 * taken[0])
-        pool.time_calls(tasks.identity, array, 3, seconds / 4)
-    figures: Figures = {"peak": peak, "writable": writable}
-    if size >= 1 << 20:  # below that it is mostly rounding to pages
-        figures["peak_ratio"] = peak / size
         with usage.Meter() as meter:
             taken = pool.time_calls(tasks.identity, array, 1000, seconds)
         figures["cpu_per_byte"] = meter.cpu / (2 * size * len(taken))
