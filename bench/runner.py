@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterable
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
