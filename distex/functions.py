@@ -18,8 +18,8 @@ from distex._core.dispatch import Function, FunctionTable
 from distex.options import FUNCTION_CACHE
 from distex.serializers import Serializer
 
-_IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType, BuiltinFunctionType,
-              range)
+_IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType,
+              BuiltinFunctionType, range)
 
 
 _MISSING = object()  # what a name means that means nothing yet

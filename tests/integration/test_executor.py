@@ -596,7 +596,7 @@ def test_a_map_releases_results_as_they_are_taken(pool):
         assert result.number == n + 1
         taken = weakref.ref(result)
         del result
-        wait_until(lambda: gone(taken), what="the result to be released")  # noqa: B023
+        wait_until(lambda: gone(taken), what="the result to be released")
     assert all(gone(reference) for reference in references)
 
 
