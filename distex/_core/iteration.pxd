@@ -1,6 +1,7 @@
-# How an awaitable hands over its value: StopIteration(value) out of tp_iternext. Raised by Cython it
-# gets a traceback, which costs more than all the rest of awaiting a result that is there; so types on
-# the hot path get an iternext written for the purpose, and their __next__ is for callers in Python.
+# How an awaitable hands over its value: StopIteration(value) out of tp_iternext. Raised by Cython
+# it gets a traceback, which costs more than all the rest of awaiting a result that is there; so
+# types on the hot path get an iternext written for the purpose, and their __next__ is for callers
+# in Python.
 from cpython.object cimport PyObject
 
 cdef extern from *:
