@@ -104,6 +104,7 @@ def lost_workers():
     task = pool.task(1)
     pool.dispatcher.send_to(worker.link, task)
     worker.link.lose(None, lambda task: Lost())
+    pool.loop.run_until_complete(asyncio.sleep(0))  # a write was due
     with contextlib.suppress(Lost):
         task.result()
 
