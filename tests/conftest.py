@@ -66,6 +66,7 @@ def loop(request: pytest.FixtureRequest) -> Loop:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark all processes to come, and give the run a folder for temporary files of its own."""
+    uvloop.new_event_loop().close()  # the first one opens a pipe for the whole process
     os.environ[MARK] = "1"
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dt-")  # short: sockets in it have paths
     tempfile.tempdir = None

@@ -21,7 +21,7 @@ from distex.errors import ProtocolError
 SMALL = 256  # a limit, in bytes
 
 # the two tests that find most get all the examples, the others these
-fewer = settings(max_examples=settings.default.max_examples // 5)
+fewer = settings(max_examples=settings.default.max_examples // 10)
 
 
 class Collector(FrameHandler):
