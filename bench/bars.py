@@ -35,7 +35,7 @@ class Bar:
 
     def __str__(self) -> str:
         state = {True: "pass", False: "FAIL", None: "not measured"}[self.passed]
-        figure = "–" if self.figure is None else written(self.figure, self.unit)
+        figure = "-" if self.figure is None else written(self.figure, self.unit)
         sign = "≥" if self.least else "≤"
         return (f"{self.number:4} {state:12} {figure:>11} {sign} "
                 f"{written(self.limit, self.unit):9} {self.text}   [--only {self.only}]")

@@ -244,10 +244,10 @@ def _data(sizes: Iterable[int], seconds: float, quick: bool) -> Experiment:
             Row("limits", "memcpy (C)", measure="memcpy"),
             Row("limits", "Unix socket there and back (C)", measure="echo"),
             Row("distex 0.7.2 async", "run_async"),
-            Row("ProcessPoolExecutor", "submit"),
-            Row("multiprocessing.Pool", "apply"),
+            Row("ProcessPoolExecutor", "submit", most=256 * MB),  # takes many seconds for more
+            Row("multiprocessing.Pool", "apply", most=256 * MB),
             *(() if quick else (
-                Row("loky", "submit"),
+                Row("loky", "submit", most=256 * MB),
                 Row("Ray", "remote"),
                 Row("Ray", "remote, copied to be writable", options={"copy": True}),
                 Row("Dask", "submit"),

@@ -356,7 +356,7 @@ def main(source: str, target: str) -> None:
     machine = results["machine"]
     caption = (
         f"distex {machine['versions']['distex']}, Python {machine['versions']['python']}, "
-        f"{machine['cpus']} × {machine['cpu']}, Linux {machine['kernel']}, medians of "
+        f"{machine['cpus']} x {machine['cpu']}, Linux {machine['kernel']}, medians of "
         f"{results['rounds']} round{'s' * (results['rounds'] > 1)}, {machine['date']}")
     throughput(medians, out, caption)
     latency(results, medians, out, caption)

@@ -172,12 +172,12 @@ def _by_case(
 def _cell(value: float | None, reference: float | None, figure: Figure, first: bool) -> str:
     """A figure and, in brackets, how many times better that of the first row is."""
     if value is None:
-        return "–"
+        return "-"
     text = written(value, figure.unit)
     if first or not reference or not value or not figure.better or figure.unit == "plain":
         return text
     ratio = reference / value if figure.better > 0 else value / reference
-    return f"{text} ({ratio:.0f}×)" if ratio >= 10 else f"{text} ({ratio:.2g}×)"
+    return f"{text} ({ratio:.0f}x)" if ratio >= 10 else f"{text} ({ratio:.2g}x)"
 
 
 def heading(results: dict[str, Any]) -> list[str]:
@@ -185,7 +185,7 @@ def heading(results: dict[str, Any]) -> list[str]:
     machine = results["machine"]
     versions = machine["versions"]
     lines = [
-        f"{machine['date']}, {machine['cpus']} × {machine['cpu']}, Linux {machine['kernel']}, "
+        f"{machine['date']}, {machine['cpus']} x {machine['cpu']}, Linux {machine['kernel']}, "
         f"Python {versions['python']}, distex {versions['distex']}. "
         f"Medians of {results['rounds']} round{'s' * (results['rounds'] > 1)}. "
         "In brackets: how many times better the first row is."]

@@ -79,7 +79,8 @@ class Child:
 
     def end(self, timeout: float = 10.0) -> None:
         """Let it end by itself, or kill it."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.close()
             self._process.wait(timeout)

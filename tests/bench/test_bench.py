@@ -140,7 +140,7 @@ def test_a_table_says_how_many_times_better_the_first_row_is() -> None:
         ("single/1", "Ray remote", "", {"per_second": 1e3, "cpu": 1e-3}),
     ))
     assert table.rows[0] == ["distex run_async", "1.00 M", "1.00 µs"]
-    assert table.rows[1] == ["Ray remote", "1.00 k (1000×)", "1.00 ms (1000×)"]
+    assert table.rows[1] == ["Ray remote", "1.00 k (1000x)", "1.00 ms (1000x)"]
 
 
 def test_the_greedy_schedule() -> None:
