@@ -90,12 +90,19 @@ class Child:
 
     def kill(self) -> None:
         """Kill it and all that descends from it."""
-        for pid in reversed(usage.tree(self._process.pid)):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        found: set[int] = set()
+        # stopped first: else a pool replaces the workers that are killed before it
+        while fresh := set(usage.tree(self._process.pid)) - found:
+            _signal(fresh, signal.SIGSTOP)
+            found |= fresh
+        _signal(found, signal.SIGKILL)
         self._process.wait()
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Progress:
