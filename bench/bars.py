@@ -143,7 +143,7 @@ def _data(m: Medians) -> Iterator[Bar]:
     yield Bar("6", "64 MB array there and back", ours, 2e9, True, "data", "bandwidth")
     for rows, text in (
         (("Ray", "Dask", OLD), ""),
-        (("Ray remote, copied", "Dask", OLD), ", results writable"),
+        (("Ray remote (copied", "Dask", OLD), ", results writable"),
     ):
         rival = m.best("data", "bytes_per_second", lambda row, case, rows=rows: (
             case == "64 MB" and row.startswith(rows)))

@@ -248,8 +248,8 @@ def _data(sizes: Iterable[int], seconds: float, quick: bool) -> Experiment:
             Row("multiprocessing.Pool", "apply", most=256 * MB),
             *(() if quick else (
                 Row("loky", "submit", most=256 * MB),
-                Row("Ray", "remote"),
-                Row("Ray", "remote, copied to be writable", options={"copy": True}),
+                Row("Ray", "remote (read-only)"),
+                Row("Ray", "remote (copied, writable)", options={"copy": True}),
                 Row("Dask", "submit"),
             )),
         ),

@@ -257,15 +257,19 @@ def _lines(
     axes.grid(visible=True)
     axes.figure.draw_without_rendering()  # settles the scales
     right = max(x for points in series.values() for x, _ in points)
-    # a line that ends early is labelled where it ends, the others in a column, kept apart
-    column = {row: points[-1][1] for row, points in series.items() if points[-1][0] == right}
-    placed = _spread(axes, column)
+    # the labels stand in a column, kept apart; a thin line leads to one that ends early
+    placed = _spread(axes, {row: points[-1][1] for row, points in series.items()})
+    to_points = 72 / axes.figure.dpi
+    edge = axes.transData.transform((right, 1))[0]
     for row, points in series.items():
-        x, y = points[-1]
+        away = (edge - axes.transData.transform(points[-1])[0]) * to_points
+        colour = LIMIT if row in limits else palette[row]
         axes.annotate(
-            row, (x, y), xytext=(7, placed.get(row, 0.0)), textcoords="offset points",
-            va="center", color=LIMIT if row in limits else palette[row],
-            fontweight="bold" if is_ours(row) else "normal", annotation_clip=False)
+            row, points[-1], xytext=(away + 9, placed[row]), textcoords="offset points",
+            va="center", color=colour, annotation_clip=False,
+            fontweight="bold" if is_ours(row) else "normal",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6,
+                        "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)} if away > 1 else None)
 
 
 def _spread(axes: Axes, ends: dict[str, float], apart: float = 11.0) -> dict[str, float]:
@@ -303,7 +307,7 @@ def bandwidth(medians: Medians, out: Path, caption: str) -> None:
     sizes = {size_label(size): float(size) for size in SIZES}
     series = _series(
         medians, "data", "bytes_per_second", sizes,
-        lambda row: row if "(" in row or "," in row else row.rpartition(" ")[0])
+        lambda row: row if "(" in row else row.rpartition(" ")[0])
     if not series:
         return
     figure, axes = plt.subplots(figsize=(7.2, 4.8))
@@ -327,7 +331,7 @@ def startup(medians: Medians, out: Path, caption: str) -> None:
     own = _series(medians, "workers", "private", counts)
     if not ready:
         return
-    figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.6))
+    figure, axes = plt.subplots(1, 2, figsize=(11.5, 5))
     figure.subplots_adjust(wspace=0.75, bottom=0.16)
     for axis, series, title, unit in (
         (axes[0], ready, "Until all workers are ready", "seconds"),
@@ -337,6 +341,7 @@ def startup(medians: Medians, out: Path, caption: str) -> None:
         axis.set_title(title)
         xs = sorted({x for points in series.values() for x, _ in points})
         axis.set_xticks(xs, [f"{x:,.0f}" for x in xs])
+        axis.tick_params(axis="x", labelsize=8)
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("workers")
         ticks = None
