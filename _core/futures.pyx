@@ -36,6 +36,12 @@ from distex.errors import ProtocolError
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
 
+cdef extern from "Python.h":
+    void PyObject_GC_Track(void* obj)
+    void PyObject_GC_UnTrack(void* obj)
+    bint PyObject_GC_IsTracked(object obj)
+    bint PyObject_IS_GC(object obj)
+
 cdef enum:
     WAITING = 0
     SENT = 1
@@ -117,6 +123,8 @@ cdef class AsyncTask(Task):
     cdef int _set(self, int state, object value) except -1:
         if self.state >= DONE:
             return 0
+        if PyObject_IS_GC(value) and not PyObject_GC_IsTracked(self):
+            PyObject_GC_Track(<void*>self)
         self.state = state
         self.value = value
         if state == FAILED:
@@ -578,7 +586,12 @@ cdef class Caller:
             task._set(FAILED, exc)
             return task
         task.args = args
-        task.kwargs = kwargs
+        if kwargs:
+            task.kwargs = kwargs
+        # Out of the garbage collector's sight: a million that wait would be walked through again
+        # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
+        # and those are dropped at its end; see _set().
+        PyObject_GC_UnTrack(<void*>task)
         self.dispatcher.submit(task)
         return task
 
@@ -658,6 +671,7 @@ cdef class Caller:
             return task
         task._state = PENDING
         task.args = args
-        task.kwargs = kwargs
+        if kwargs:
+            task.kwargs = kwargs
         self.dispatcher.submit(task)
         return task

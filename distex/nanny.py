@@ -18,12 +18,14 @@ import gc
 import mmap
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from distex import __version__
@@ -108,6 +110,7 @@ class Nanny:
                 pass
         finally:
             self._kill_all()
+            self._remove_folder()
             self.selector.close()
             for end in self.wake or ():
                 end.close()
@@ -258,6 +261,11 @@ class Nanny:
             if child.process is not None and child.process.poll() is not None:
                 return pid, child.process.returncode
         raise ChildProcessError
+
+    def _remove_folder(self) -> None:
+        """Remove the pool's socket, if the pool is gone and could not."""
+        if self.stop_at is None and self.config is not None and self.config.unix_path:
+            shutil.rmtree(Path(self.config.unix_path).parent, ignore_errors=True)
 
     def _kill_all(self) -> None:
         for pid, child in self.children.items():

@@ -95,7 +95,6 @@ class Supervisor:
         try:
             await self._prepare()
             await asyncio.wait_for(asyncio.shield(self._started), self._start_timeout)
-            self.running = True
         except BaseException as exc:
             error = exc
             if isinstance(exc, TimeoutError):
@@ -229,6 +228,7 @@ class Supervisor:
                 host.wanted is not None and host.wanted <= len(host.workers)
                 and all(worker.ready for worker in host.workers.values())
                 for host in self._hosts):
+            self.running = True
             self._started.set_result(None)
 
     def start_failed(self, reason: str, cause: BaseException | None = None) -> None:
@@ -392,7 +392,8 @@ class Supervisor:
             self._server.close()
         for greeter in list(self.strangers):
             greeter.connection.abort()
-        grace = options.STOP_TIMEOUT if error is None and not self.dispatcher.outstanding else 0.0
+        idle = error is None and self.running and not self.dispatcher.outstanding
+        grace = options.STOP_TIMEOUT if idle else 0.0
         for record in self._workers.values():
             if record.link is not None and grace:
                 record.link.say_goodbye()
