@@ -31,6 +31,7 @@ from distex._core.framing cimport CALL, CHUNK, Buffer
 from distex._core.iteration cimport set_iternext, stop_iteration
 from distex._core.lane cimport Lane
 
+from distex._core.lane import LaneClosed
 from distex.errors import ProtocolError
 
 # seconds until a worker that closed its lane is known to be dead
@@ -619,8 +620,10 @@ cdef class Caller:
         cdef Lane lane = link.lane
         try:
             self._exchange(lane, task)
-        except OSError:
-            link.lane = None  # the worker is being lost; it is told how it died
+            value, lane.value = lane.value, None
+            error, lane.error = lane.error, None
+        except LaneClosed:
+            link.lane = None  # the worker is being lost; the task is told how it died
             return task.result(LOSS_TIMEOUT)
         except BaseException:
             link.lane = None  # an interrupt: the answer will come when nobody asks any more
@@ -628,14 +631,12 @@ cdef class Caller:
             raise
         finally:
             self.dispatcher.release(link)
-        if lane.error is not None:
-            error, lane.error = lane.error, None
-            try:
-                raise error
-            finally:
-                error = None
-        value, lane.value = lane.value, None
-        return value
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            error = None
 
     cdef int _exchange(self, Lane lane, Task task) except -1:
         cdef Py_ssize_t mark

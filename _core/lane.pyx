@@ -9,7 +9,7 @@ The worker treats both connections alike.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.exc cimport PyErr_CheckSignals
 
 import os
 
@@ -64,6 +64,10 @@ cdef enum:
     KNOWN_FUNCTIONS = 64
 
 
+class LaneClosed(Exception):
+    """Raised when the worker has closed the lane: it is dead or ends."""
+
+
 cdef class Lane(FrameHandler):
     """One connection, used by one thread at a time.
 
@@ -87,7 +91,7 @@ cdef class Lane(FrameHandler):
         self.close()
 
     def close(self):
-        """Close the socket; who waits for an answer gets ConnectionError."""
+        """Close the socket; who waits for an answer gets LaneClosed."""
         if self.fd >= 0:
             fd = self.fd
             self.fd = -1
@@ -128,11 +132,11 @@ cdef class Lane(FrameHandler):
             if got > 0:
                 self.reader.received(got, self)
             elif got == 0:
-                raise ConnectionResetError("the worker has closed its lane")
+                raise LaneClosed
             elif errno == EINTR:
                 PyErr_CheckSignals()
             else:
-                PyErr_SetFromErrno(OSError)
+                raise LaneClosed
         return 0
 
     cdef int _send(self, const char* data, Py_ssize_t n) except -1:
@@ -147,7 +151,7 @@ cdef class Lane(FrameHandler):
             elif errno == EINTR:
                 PyErr_CheckSignals()
             else:
-                PyErr_SetFromErrno(OSError)
+                raise LaneClosed
         return 0
 
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:

@@ -1,20 +1,14 @@
 """A fast process pool on asyncio: local and remote workers, with a compiled core."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from distex.errors import (
-    DistexError,
-    HostError,
-    PoolClosed,
-    PoolStartError,
-    ProtocolError,
-    RemoteException,
-    WorkerLost,
-)
-from distex.launch.hosts import HostSpec
+from distex.errors import DistexError, HostError, ProtocolError, RemoteException
 from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
+    from distex.failures import PoolClosed, PoolStartError, WorkerLost
+    from distex.launch.hosts import HostSpec
     from distex.pool import Pool
 
 __version__ = "1.0.0.dev0"
@@ -33,12 +27,18 @@ __all__ = [
     "WorkerLost",
 ]
 
+# imported when they are asked for: workers import this package too, and need none of them
+_LATER = {
+    "HostSpec": "distex.launch.hosts",
+    "Pool": "distex.pool",
+    "PoolClosed": "distex.failures",
+    "PoolStartError": "distex.failures",
+    "WorkerLost": "distex.failures",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import the pool when it is asked for: workers import this package too, and need none."""
-    if name == "Pool":
-        from distex.pool import Pool
-
-        globals()["Pool"] = Pool
-        return Pool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value

@@ -1,13 +1,10 @@
-"""Every exception of distex, and how exceptions travel from a worker to the caller.
+"""The exceptions of distex, and how exceptions travel from a worker to the caller.
 
     DistexError
     ├── ProtocolError             a peer does not speak as it should
     ├── HostError                 a host specification that can't be used
     ├── RemoteException           a task's exception that could not be brought over as itself
-    └── BrokenProcessPool         (of concurrent.futures; a subclass of RuntimeError)
-        ├── PoolStartError        the pool could not be started
-        ├── PoolClosed            the pool ended while the task waited or ran
-        └── WorkerLost            the worker died that ran the task
+    └── and those of failures.py, which workers do not need
 
 A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
 """
@@ -15,18 +12,14 @@ A task's own exception reaches the caller as itself, with the traceback on the w
 import pickle
 import traceback
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 __all__ = [
     "DistexError",
     "HostError",
-    "PoolClosed",
-    "PoolStartError",
     "ProtocolError",
     "RemoteException",
     "RemoteTraceback",
-    "WorkerLost",
     "dump_exception",
     "load_exception",
 ]
@@ -70,38 +63,6 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return self.text
-
-
-class PoolStartError(DistexError, BrokenProcessPool):
-    """Raised when the pool's workers can't be started; the message says where and why."""
-
-
-class PoolClosed(DistexError, BrokenProcessPool):
-    """Raised by a task that was waiting or running when its pool was ended without it."""
-
-
-class WorkerLost(DistexError, BrokenProcessPool):
-    """Raised by a task whose worker died, or was cut off, after it may have started the task.
-
-    Attributes:
-        host: name of the worker's host.
-        pid: the worker's process id there.
-        exitcode: its exit code; negative: the number of the signal that ended it; None: not known.
-        task: name of the function.
-    """
-
-    def __init__(
-        self, message: str, host: str = "", pid: int = 0, exitcode: int | None = None,
-        task: str = "",
-    ) -> None:
-        super().__init__(message, host, pid, exitcode, task)
-        self.host = host
-        self.pid = pid
-        self.exitcode = exitcode
-        self.task = task
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def _describe(exc: BaseException) -> str:

@@ -18,14 +18,11 @@ import gc
 import mmap
 import os
 import selectors
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
 from distex import __version__
@@ -66,7 +63,7 @@ class Child:
     def __init__(self, number: int, page: mmap.mmap) -> None:
         self.number = number
         self.page = page
-        self.process: subprocess.Popen[bytes] | None = None  # where there is no fork
+        self.process: Any = None  # a subprocess.Popen, where there is no fork
 
     def task_ids(self) -> tuple[int, int]:
         """Ids of the last task that it started, and of the last one it had done."""
@@ -228,15 +225,17 @@ class Nanny:
             os._exit(1)
 
     def _popen(self, child: Child) -> int:
+        import subprocess
+
         assert self.config is not None
-        child.process = subprocess.Popen(
+        child.process = process = subprocess.Popen(
             [sys.executable, "-c", "from distex.worker import spawned; spawned()"],
             stdin=subprocess.PIPE,
         )
-        assert child.process.stdin is not None
-        child.process.stdin.write(pack(self.config) + pack(Spawn(child.number)))
-        child.process.stdin.close()
-        return child.process.pid
+        assert process.stdin is not None
+        process.stdin.write(pack(self.config) + pack(Spawn(child.number)))
+        process.stdin.close()
+        return process.pid
 
     def _reap(self) -> None:
         while True:
@@ -259,13 +258,15 @@ class Nanny:
                 return pid, os.waitstatus_to_exitcode(status)
         for pid, child in self.children.items():
             if child.process is not None and child.process.poll() is not None:
-                return pid, child.process.returncode
+                return pid, int(child.process.returncode)
         raise ChildProcessError
 
     def _remove_folder(self) -> None:
         """Remove the pool's socket, if the pool is gone and could not."""
         if self.stop_at is None and self.config is not None and self.config.unix_path:
-            shutil.rmtree(Path(self.config.unix_path).parent, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.unlink(self.config.unix_path)
+                os.rmdir(os.path.dirname(self.config.unix_path))
 
     def _kill_all(self) -> None:
         for pid, child in self.children.items():

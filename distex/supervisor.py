@@ -27,7 +27,8 @@ from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.framing import HELLO_LIMIT_BYTES
 from distex._core.lane import Lane
 from distex._core.protocol import StreamConnection
-from distex.errors import PoolClosed, PoolStartError, ProtocolError, WorkerLost, load_exception
+from distex.errors import ProtocolError, load_exception
+from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.greeter import Greeter
 from distex.launch.stream import Launcher
 from distex.records import HostRecord, WorkerRecord

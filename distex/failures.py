@@ -1,0 +1,48 @@
+"""The exceptions that say that a pool, or a worker, is broken.
+
+    DistexError, concurrent.futures' BrokenProcessPool (a RuntimeError)
+    ├── PoolStartError    the pool could not be started
+    ├── PoolClosed        the pool ended while the task waited or ran
+    └── WorkerLost        the worker died that ran the task
+
+They are apart from errors.py as the module of their base class takes longer to import than all of
+distex that a worker needs.
+"""
+
+from concurrent.futures.process import BrokenProcessPool
+
+from distex.errors import DistexError
+
+__all__ = ["PoolClosed", "PoolStartError", "WorkerLost"]
+
+
+class PoolStartError(DistexError, BrokenProcessPool):
+    """Raised when the pool's workers can't be started; the message says where and why."""
+
+
+class PoolClosed(DistexError, BrokenProcessPool):
+    """Raised by a task that was waiting or running when its pool was ended without it."""
+
+
+class WorkerLost(DistexError, BrokenProcessPool):
+    """Raised by a task whose worker died, or was cut off, after it may have started the task.
+
+    Attributes:
+        host: name of the worker's host.
+        pid: the worker's process id there.
+        exitcode: its exit code; negative: the number of the signal that ended it; None: not known.
+        task: name of the function.
+    """
+
+    def __init__(
+        self, message: str, host: str = "", pid: int = 0, exitcode: int | None = None,
+        task: str = "",
+    ) -> None:
+        super().__init__(message, host, pid, exitcode, task)
+        self.host = host
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0])
