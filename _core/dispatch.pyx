@@ -545,9 +545,10 @@ cdef class Dispatcher:
         """Whether the caller is on the thread of the pool's loop."""
         return PyThread_get_thread_ident() == self.thread
 
-    def connect(self, FrameWriter out, worker):
+    def connect(self, FrameWriter out, worker, bint may_have_lane=True):
         """Take a worker in; the handler for its frames."""
         link = WorkerLink(self, out, worker)
+        link.lane_wanted = not may_have_lane
         self.links.append(link)
         link.idle_listed = True
         self.idle.append(link)

@@ -13,6 +13,8 @@ HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is
 MAX_UNKNOWN_CONNECTIONS: Final = 4096  # connections that have not said yet who they are
 RESPAWN_LIMIT: Final = 5  # workers that may die in series before they are ready
 RESPAWN_DELAY: Final = 0.1  # seconds before the second in a series is tried, doubled each time
+RECONNECT_DELAY_MAX: Final = 30.0  # seconds between tries to reach a host again that was lost
+RECONNECT_TIMEOUT: Final = 300.0  # seconds of that after which a pool without workers gives up
 FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
 
 

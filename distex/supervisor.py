@@ -27,7 +27,7 @@ from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.framing import HELLO_LIMIT_BYTES
 from distex._core.lane import Lane
 from distex._core.protocol import StreamConnection
-from distex.errors import ProtocolError, load_exception
+from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.greeter import Greeter
 from distex.launch.stream import Launcher
@@ -101,6 +101,9 @@ class Supervisor:
             if isinstance(exc, TimeoutError):
                 error = PoolStartError(
                     f"the workers were not ready within {self._start_timeout:.0f} s")
+            elif isinstance(exc, HostError):
+                error = PoolStartError(str(exc))
+                error.__cause__ = exc
             elif not isinstance(exc, (PoolStartError, asyncio.CancelledError)):
                 error = PoolStartError(f"the pool can't be started: {exc!r}")
                 error.__cause__ = exc
@@ -118,8 +121,12 @@ class Supervisor:
             self.initializer = functions.dumps(self.settings.initializer, segments), segments
         options.raise_file_limit(64 + 3 * self.expected_workers)
         await self._listen()
-        for host in self._hosts:
-            await self._launch(host)
+        try:
+            async with asyncio.TaskGroup() as launches:
+                for host in self._hosts:
+                    launches.create_task(self._launch(host))
+        except BaseExceptionGroup as group:  # the others have been cancelled
+            raise group.exceptions[0] from group.exceptions[0].__cause__
 
     @property
     def expected_workers(self) -> int:
@@ -208,7 +215,8 @@ class Supervisor:
     def take_lane(self, hello: messages.Hello, connection: Any) -> None:
         """A worker's second connection: its socket, without the loop."""
         record = self._check_token(hello)
-        if record.link is None or record.link.lane is not None:
+        if (record.link is None or record.link.lane is not None
+                or not record.host.launcher.is_local):
             raise ProtocolError(f"worker {hello.number} was not asked for a lane")
         fd = os.dup(connection.transport.get_extra_info("socket").fileno())
         connection.abort()
@@ -223,7 +231,8 @@ class Supervisor:
             return
         record.ready = True
         record.host.deaths_in_series = 0
-        record.link = self.dispatcher.connect(record.connection, record)
+        record.link = self.dispatcher.connect(
+            record.connection, record, record.host.launcher.is_local)
         record.connection.handler = record.link
         if not self._started.done() and all(
                 host.wanted is not None and host.wanted <= len(host.workers)
@@ -268,6 +277,8 @@ class Supervisor:
 
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
+        if not all(worker.ready for worker in host.workers.values()):
+            host.deaths_in_series += 1
         for worker in list(host.workers.values()):
             self._bury(worker)
         if self._stopping is not None:
@@ -282,8 +293,18 @@ class Supervisor:
     async def _replace_nanny(self, host: HostRecord) -> None:
         if host.nanny is not None:
             await host.nanny.wait(EXIT_GRACE)
-        await self._back_off(host)
-        await self._launch(host)
+        since = self.loop.time()
+        while True:
+            await self._back_off(host)
+            try:
+                await self._launch(host)
+                return
+            except HostError as exc:
+                waited = self.loop.time() - since
+                if not self._workers and waited > options.RECONNECT_TIMEOUT:
+                    raise
+                host.deaths_in_series += 1
+                logger.warning("distex: %s; tried again in %.1f s", exc, self._delay(host))
 
     def worker_changed(self, record: WorkerRecord) -> None:
         """Its connection or its process is gone: wait a moment for the other, which tells more."""
@@ -309,7 +330,7 @@ class Supervisor:
         if self._stopping is not None:
             return
         host = record.host
-        if not record.ready:
+        if not record.ready and not (host.gone and self._started.done()):
             host.deaths_in_series += 1
             reason = f"{record} was not ready yet when it was lost: {record.obituary()}"
             if not self._started.done() or host.deaths_in_series > options.RESPAWN_LIMIT:
@@ -326,7 +347,12 @@ class Supervisor:
 
     async def _back_off(self, host: HostRecord) -> None:
         if host.deaths_in_series:
-            await asyncio.sleep(options.RESPAWN_DELAY * 2 ** (host.deaths_in_series - 1))
+            await asyncio.sleep(self._delay(host))
+
+    @staticmethod
+    def _delay(host: HostRecord) -> float:
+        delay: float = options.RESPAWN_DELAY * 2 ** min(host.deaths_in_series - 1, 30)
+        return min(delay, options.RECONNECT_DELAY_MAX)
 
     def _background(self, coroutine: Any) -> None:
         task = self.loop.create_task(coroutine)
@@ -336,7 +362,7 @@ class Supervisor:
     def _background_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.start_failed(f"a worker can't be replaced: {task.exception()!r}")
+            self.start_failed(f"a worker can't be replaced: {task.exception()}", task.exception())
 
     def _lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
         return WorkerLost(
@@ -389,6 +415,8 @@ class Supervisor:
                 else PoolStartError("the pool was shut down before it was ready"))
         for task in list(self._tasks):
             task.cancel()
+        if self._tasks:  # a nanny that was being launched is taken down
+            await asyncio.wait(self._tasks)
         if self._server is not None:
             self._server.close()
         for greeter in list(self.strangers):
@@ -401,10 +429,11 @@ class Supervisor:
         self.dispatcher.close(self._closed_error(error))
         for host in self._hosts:
             host.send(messages.Stop(grace))
-        for host in self._hosts:
-            if host.nanny is not None:
-                await host.nanny.wait(grace + EXIT_GRACE)
-                host.nanny.stream.close()
+        nannies = [host.nanny for host in self._hosts if host.nanny is not None]
+        await asyncio.gather(
+            *(nanny.wait(grace + EXIT_GRACE) for nanny in nannies), return_exceptions=True)
+        for nanny in nannies:
+            nanny.stream.close()
         for record in list(self._workers.values()):
             if record.connection is not None:
                 record.connection.abort()
