@@ -175,7 +175,7 @@ cdef class Task:
             return 0
         del segments[before:]
         self.flags = PACKED
-        return codec.put_pickled(out, (self.args, self.kwargs), segments)
+        return codec.put_pickled(out, (self.args, self.kwargs or {}), segments)
 
     cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1:
         try:

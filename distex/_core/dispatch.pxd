@@ -84,7 +84,7 @@ cdef class WorkerLink(FrameHandler):
     cdef readonly bint lost
     cdef readonly bint retiring
     cdef readonly uint64_t tasks_done
-    # the worker's lane, whether it was asked for or is not to be, and the call that has it to itself
+    # the worker's lane, whether it was asked for or is not to be, and the call that has it
     cdef public object lane
     cdef bint lane_wanted
     cdef bint leased
