@@ -252,9 +252,14 @@ cdef class AsyncTask(Task):
         return self.__next__()
 
     def throw(self, exc, value=None, traceback=None):
-        """Raise exc, as a coroutine does that does not catch it."""
+        """Raise exc, as a coroutine does that does not catch it; CancelledError ends the call too.
+
+        So does asyncio with a task around it that is cancelled before it has begun.
+        """
         if isinstance(exc, type):
             exc = exc() if value is None else value if isinstance(value, exc) else exc(value)
+        if isinstance(exc, CancelledError):
+            self.cancel()
         raise exc
 
     def close(self):
