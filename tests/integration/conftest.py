@@ -1,18 +1,15 @@
-"""What every test here gets: both event loops, coroutine tests, and a look for what was left."""
+"""Both event loops for the tests here, tests that are coroutine functions, and pools for them.
+
+What a test leaves behind is looked for by the conftest one folder up.
+"""
 
 import asyncio
 import inspect
-import os
-import tempfile
-import threading
 
-import psutil
 import pytest
 import uvloop
 
 from distex import LoopType, Pool
-
-from .support import distex_folders, wait_until
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -42,6 +39,7 @@ def pytest_pyfunc_call(pyfuncitem):
 def pool(loop_type):
     """A pool of two workers, shared by the tests of a module that leave it as it was."""
     with Pool(2, worker_loop=loop_type) as shared:
+        shared.run(abs, -1)  # opens what it opens at the first use
         yield shared
 
 
@@ -51,33 +49,3 @@ def make_pool(loop_type):
     def make(*args, **kwargs):
         return Pool(*args, worker_loop=loop_type, **kwargs)
     return make
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_temporary_folder():
-    """A place for socket folders that other test runs on this machine don't use."""
-    with (tempfile.TemporaryDirectory(prefix="pool-tests-") as folder,
-          pytest.MonkeyPatch.context() as patch):
-        patch.setenv("TMPDIR", folder)
-        patch.setattr(tempfile, "tempdir", folder)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(_own_temporary_folder):
-    """No process, thread or socket folder more than before."""
-    own = psutil.Process()
-
-    def processes():
-        return {child.pid for child in own.children(recursive=True)
-                if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
-
-    before = processes(), set(threading.enumerate()), distex_folders()
-    yield
-    wait_until(lambda: len(processes()) <= len(before[0]), what="the processes to be gone",
-               details=lambda: [psutil.Process(pid).cmdline() for pid in processes()])
-    wait_until(lambda: set(threading.enumerate()) <= before[1], what="the threads to be gone",
-               details=threading.enumerate)
-    wait_until(lambda: distex_folders() <= before[2], what="the socket folders to be gone",
-               details=lambda: distex_folders() - before[2])
-    assert own.pid == os.getpid()

@@ -81,7 +81,8 @@ async def test_create_task_and_ensure_future(make_pool):
 
 async def test_wait_and_as_completed(make_pool):
     async with make_pool(2) as pool:
-        calls = [pool.run_async(tasks.double, x) for x in range(5)]
+        # asyncio.wait() refuses all that counts as a coroutine
+        calls = [asyncio.create_task(pool.run_async(tasks.double, x)) for x in range(5)]
         done, pending = await asyncio.wait(calls)
         assert {call.result() for call in done} == {0, 2, 4, 6, 8} and not pending
         calls = [pool.run_async(tasks.double, x) for x in range(5)]
@@ -106,7 +107,7 @@ async def test_an_exception_nobody_asked_for_is_reported_to_the_loop(make_pool):
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
     async with make_pool(1) as pool:
         call = pool.run_async(tasks.fail, "unseen")
-        await asyncio.wait([call])
+        await wait_until_async(call.done)
         del call
         await wait_until_async(lambda: reports)
     assert "never retrieved" in reports[0]["message"]
