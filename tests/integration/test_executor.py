@@ -592,8 +592,10 @@ def test_a_map_releases_results_as_they_are_taken(pool):
     references = [weakref.ref(thing) for thing in things]
     results = pool.map(tasks.take_collectable, things, chunksize=1)
     del things
-    for n, result in enumerate(results):
-        assert result.number == n + 1
+    n = 0
+    for result in results:  # enumerate would keep the last one
+        n += 1
+        assert result.number == n
         taken = weakref.ref(result)
         del result
         wait_until(lambda: gone(taken), what="the result to be released")
