@@ -8,7 +8,7 @@ from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
     from distex.failures import PoolClosed, PoolStartError, WorkerLost
-    from distex.launch.hosts import HostSpec
+    from distex.launch.hosts import HostSpec, SshOptions
     from distex.pool import Pool
 
 __version__ = "1.0.0.dev0"
@@ -24,6 +24,7 @@ __all__ = [
     "PoolStartError",
     "ProtocolError",
     "RemoteException",
+    "SshOptions",
     "WorkerLost",
 ]
 
@@ -33,6 +34,7 @@ _LATER = {
     "Pool": "distex.pool",
     "PoolClosed": "distex.failures",
     "PoolStartError": "distex.failures",
+    "SshOptions": "distex.launch.hosts",
     "WorkerLost": "distex.failures",
 }
 

@@ -3,7 +3,8 @@ worker with its pool.
 
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
-    pool <──Started, Exited, Failed─────── nanny          worker ──Ready──> pool
+    pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
+    pool <──Started, Exited, Failed─────── nanny
 """
 
 import struct
@@ -68,6 +69,12 @@ class Stop(Message, frozen=True):
     grace: float  # seconds
 
 
+class Alive(Message, frozen=True):
+    """The pool is there. Sent now and then to a nanny whose stream may be cut without an end."""
+
+    timeout: float  # seconds without another one after which it is to be taken for gone
+
+
 class Started(Message, frozen=True):
     """A worker has been started."""
 
@@ -112,7 +119,7 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Stop
+ToNanny = Configure | Spawn | Kill | Stop | Alive
 FromNanny = Serving | Started | Exited | Failed
 Handshake = Hello | Welcome | Ready
 

@@ -23,11 +23,13 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from distex import __version__
 from distex.messages import (
     PYTHON,
+    Alive,
     Configure,
     Exited,
     Failed,
@@ -43,6 +45,7 @@ from distex.options import WIRE_VERSION, usable_cpus
 
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 PAGE_BYTES = 4096
+MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 
 PR_SET_PDEATHSIG = 1
@@ -71,21 +74,49 @@ class Child:
             return ids[0], ids[1]
 
 
+class Pipes:
+    """Two file descriptors, as the socket that a Nanny wants."""
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source = source
+        self._target = target
+
+    def fileno(self) -> int:
+        """What to wait for input on."""
+        return self._source
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes, at most size; none: the end."""
+        return os.read(self._source, size)
+
+    def sendall(self, data: bytes) -> None:
+        """Write all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._target, view):]
+
+    def close(self) -> None:
+        """Close both."""
+        os.close(self._source)
+        os.close(self._target)
+
+
 class Nanny:
     """Does what the pool says on one stream.
 
     Args:
-        stream: the socket to the pool.
+        stream: to the pool.
         parent: process id whose end is this one's end too; None: not watched.
     """
 
-    def __init__(self, stream: socket.socket, parent: int | None) -> None:
+    def __init__(self, stream: socket.socket | Pipes, parent: int | None) -> None:
         self.stream = stream
         self.parent = parent
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
+        self.alone_at: float | None = None  # when the pool is to be taken for gone
         self.selector = selectors.DefaultSelector()
         self.selector.register(stream, selectors.EVENT_READ)
         self.wake: tuple[socket.socket, socket.socket] | None = None
@@ -124,6 +155,8 @@ class Nanny:
         ready = {key.fileobj for key, _ in self.selector.select(timeout)}
         if self.parent is not None and os.getppid() != self.parent:
             return False
+        if self.alone_at is not None and time.monotonic() > self.alone_at and not ready:
+            return False
         if self.wake is not None and self.wake[0] in ready:
             with contextlib.suppress(BlockingIOError):
                 self.wake[0].recv(4096)
@@ -150,6 +183,8 @@ class Nanny:
                     os.kill(pid, message.signal)
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
+        elif isinstance(message, Alive):
+            self.alone_at = time.monotonic() + message.timeout
 
     def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # the pool is gone, as the next read will tell
@@ -304,6 +339,44 @@ def main(fd: int) -> None:
     """Run a nanny on this machine, on the socket with this file descriptor."""
     with socket.socket(fileno=fd) as stream:
         Nanny(stream, os.getppid()).run()
+
+
+def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
+    """Run a nanny at the far end of an ssh connection, on stdin and stdout; see launch/ssh.py.
+
+    Args:
+        found: gets the folder in which the tunnel for the workers is to begin, or the error.
+        tell: sends it to the pool.
+
+    Returns:
+        the exit code.
+    """
+    import shutil
+    import tempfile
+
+    try:
+        folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
+        if len(folder) > MAX_FOLDER_LENGTH:
+            os.rmdir(folder)
+            folder = tempfile.mkdtemp(prefix="distex-", dir="/tmp")
+    except OSError as exc:
+        found["error"] = f"no folder can be made for temporary files: {exc}"
+        tell()
+        return 1
+    try:
+        found["folder"] = folder
+        tell()
+        stream = Pipes(os.dup(0), os.dup(1))
+        # what workers and tasks print goes to stderr, and they find stdin at its end
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+        with contextlib.closing(stream):
+            Nanny(stream, None).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 def script() -> None:

@@ -19,6 +19,8 @@ from distex.executor import Future, LoopThread, run_on
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, parse_hosts
 from distex.launch.local import LocalLauncher
+from distex.launch.ssh import SshLauncher
+from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
@@ -128,7 +130,8 @@ class Pool(concurrent.futures.Executor):
 
     Args:
         num_workers: local workers; 0: one for each usable CPU, or none if there are hosts.
-        hosts: where remote workers run; not supported yet.
+        hosts: where remote workers run, one or several: ``"ssh://[user@]host[:port][/workers]"``,
+            or a HostSpec with options.
         qsize: tasks that a worker may have at a time, one that runs and those that wait there;
             coroutines overlap up to this number. More of them are sent ahead when they are known
             to be tiny; with 1 there is no sending ahead at all.
@@ -189,12 +192,10 @@ class Pool(concurrent.futures.Executor):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if parse_hosts(hosts):
-            raise HostError("remote hosts are not supported yet")
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
-            launchers=(LocalLauncher(num_workers or usable_cpus()),),
+            launchers=_launchers(num_workers, parse_hosts(hosts)),
             qsize=qsize,
             initializer=(initializer, tuple(initargs)) if initializer is not None else None,
             loop_type=LoopType(worker_loop),
@@ -605,6 +606,19 @@ def _map_options(
     if star and len(iterables) > 1:
         raise TypeError("star goes with a single iterable of tuples")
     return mapping.MapOptions(timeout, chunksize, ordered, star, buffersize)
+
+
+def _launchers(num_workers: int, hosts: list[HostSpec]) -> tuple[Launcher, ...]:
+    launchers: list[Launcher] = []
+    if num_workers or not hosts:
+        launchers.append(LocalLauncher(num_workers or usable_cpus()))
+    for spec in hosts:
+        if not spec.is_ssh:
+            raise HostError(
+                f"{spec.url!r}: hosts that are not reached by ssh are not supported yet: "
+                f"use 'ssh://{spec.url}'")
+        launchers.append(SshLauncher(spec))
+    return tuple(launchers)
 
 
 def _check_int(name: str, value: Any) -> None:

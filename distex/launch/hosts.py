@@ -1,9 +1,13 @@
-"""'ssh://user@maxi:10022/8' -> HostSpec."""
+"""'ssh://user@maxi:10022/8' -> HostSpec, and what such a URL can't say: SshOptions."""
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from distex.errors import HostError
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _SPEC = re.compile(
     r"(?:(?P<scheme>[a-z]+)://)?"
@@ -14,6 +18,43 @@ _SPEC = re.compile(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SshOptions:
+    """How a host is reached by ssh, as far as its URL and ``~/.ssh/config`` don't say.
+
+    Attributes:
+        client_keys: files with private keys to use; empty: the agent's, and those in ``~/.ssh``.
+        passphrase: of these keys, or a function that gives it for the name of a key's file.
+        known_hosts: files with the keys of known hosts; empty: ``~/.ssh/known_hosts``, or as
+            configured. A host whose key is in none of them is refused.
+        python: path of the Python there; empty: the one that ``distex_proc`` belongs to, or
+            ``python3``, as a shell finds them that is not interactive.
+        working_directory: of the workers, absolute or as seen from the home directory; it has to
+            exist. Modules in it can be imported.
+        keepalive: seconds in which a host that is cut off is noticed. There, nanny and workers
+            end when they have heard nothing for 8 times as long.
+        connect_timeout: seconds to connect and log in, and again to start the nanny.
+        config: files in the form of ``~/.ssh/config`` to read in its place.
+
+    Raises:
+        HostError: a time is not more than 0.
+    """
+
+    client_keys: Paths = ()
+    passphrase: str | Callable[[str], str] | None = field(default=None, repr=False)
+    known_hosts: Paths = ()
+    python: str = ""
+    working_directory: str = ""
+    keepalive: float = 12.0  # seconds
+    connect_timeout: float = 20.0  # seconds
+    config: Paths = ()
+
+    def __post_init__(self) -> None:
+        for name in ("keepalive", "connect_timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise HostError(f"{name} must be a number of seconds, more than 0")
+
+
 @dataclass(frozen=True)
 class HostSpec:
     """Where remote workers are to run.
@@ -22,6 +63,7 @@ class HostSpec:
         url: ``[ssh://][user@]host[:port][/workers]``. Without ``ssh://`` the host is one that runs
             ``python -m distex.server``. Without a number of workers: one for each CPU there. An
             IPv6 address goes in brackets.
+        ssh: what else there is to say for ``ssh://``.
 
     Attributes:
         is_ssh: whether the host is reached by ssh.
@@ -35,6 +77,12 @@ class HostSpec:
     """
 
     url: str
+    ssh: SshOptions = SshOptions()
+    is_ssh: bool = field(init=False)
+    user: str | None = field(init=False)
+    host: str = field(init=False)
+    port: int | None = field(init=False)
+    num_workers: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         match = _SPEC.fullmatch(self.url) if isinstance(self.url, str) else None
@@ -47,6 +95,8 @@ class HostSpec:
             problem = "the port is not between 1 and 65535"
         elif match["user"] and match["scheme"] is None:
             problem = "a user goes with ssh:// only"
+        elif self.ssh != SshOptions() and match["scheme"] is None:
+            problem = "options for ssh go with ssh:// only"
         elif match["workers"] and int(match["workers"]) == 0:
             problem = "no workers would run there"
         if problem is not None or match is None:
@@ -61,11 +111,8 @@ class HostSpec:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
-    is_ssh: bool = False
-    user: str | None = None
-    host: str = ""
-    port: int | None = None
-    num_workers: int | None = None
+    def __str__(self) -> str:
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 def parse_hosts(hosts: "str | HostSpec | list[str | HostSpec] | None") -> list[HostSpec]:
