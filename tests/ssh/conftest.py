@@ -1,0 +1,100 @@
+"""Every test here gets a real sshd and both event loops; afterwards nothing may be left."""
+
+import asyncio
+import inspect
+import os
+import threading
+
+import psutil
+import pytest
+import uvloop
+
+from distex import LoopType, Pool
+
+from .support import SSHD, Sshd, wait_until
+
+LOOP_FACTORIES = {
+    LoopType.uvloop: uvloop.new_event_loop,
+    LoopType.asyncio: asyncio.SelectorEventLoop,
+}
+
+
+def pytest_collection_modifyitems(items):
+    if SSHD is None:
+        skip = pytest.mark.skip(reason="there is no sshd: apt-get install openssh-server")
+        for item in items:
+            if item.path.parent.name == "ssh":
+                item.add_marker(skip)
+
+
+def pytest_generate_tests(metafunc):
+    if "loop_type" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "loop_type", list(LOOP_FACTORIES), ids=lambda kind: kind.name, scope="module")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is a coroutine function, on a fresh loop of the kind it is run for."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    kind = arguments.get("loop_type", LoopType.uvloop)
+    with asyncio.Runner(loop_factory=LOOP_FACTORIES[kind]) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
+    return True
+
+
+@pytest.fixture(scope="session")
+def shared_sshd(tmp_path_factory):
+    """One sshd for all tests that leave it as it is."""
+    sshd = Sshd(tmp_path_factory.mktemp("sshd")).start()
+    yield sshd
+    sshd.stop()
+
+
+@pytest.fixture
+def sshd(shared_sshd):
+    """The shared sshd; after the test nothing that it started may be there."""
+    yield shared_sshd
+    wait_until(lambda: not shared_sshd.left(), f"an end of {shared_sshd.left()}")
+
+
+@pytest.fixture
+def make_sshd(tmp_path):
+    """Makes sshds for the test alone, with lines for the configuration and an environment."""
+    made = []
+
+    def make(*config, **environment):
+        folder = tmp_path / f"sshd{len(made)}"
+        folder.mkdir()
+        made.append(Sshd(folder, config, environment))
+        return made[-1].start()
+
+    yield make
+    for sshd in made:
+        wait_until(lambda: not sshd.left(), f"an end of {sshd.left()}")  # noqa: B023
+        sshd.stop()
+
+
+@pytest.fixture(scope="module")
+def pool(shared_sshd, loop_type):
+    """A pool of two workers behind ssh, shared by the tests of a module that leave it as it was."""
+    with Pool(0, shared_sshd.spec(2), worker_loop=loop_type) as shared:
+        yield shared
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    """No process and no thread more than before."""
+    own = psutil.Process()
+
+    def processes():
+        return {child.pid for child in own.children(recursive=True)
+                if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
+
+    before = processes(), set(threading.enumerate())
+    yield
+    wait_until(lambda: len(processes()) <= len(before[0]), "the processes to be gone")
+    wait_until(lambda: set(threading.enumerate()) <= before[1], "the threads to be gone")
+    assert own.pid == os.getpid()

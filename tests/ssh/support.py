@@ -1,0 +1,176 @@
+"""A real sshd for the tests: its own port, keys and configuration, nothing of the user's."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from distex import HostSpec, SshOptions
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+DEADLINE = 30.0  # seconds; how long anything here may take before it counts as hung
+POLL = 0.01  # seconds between looks at a condition
+
+
+def wait_until(condition, what="the condition", timeout=DEADLINE):
+    """Wait for ``condition()`` to be true; its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+        time.sleep(POLL)
+    return value
+
+
+def is_alive(pid):
+    """Whether a process is there and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def free_port():
+    """A port of this machine on which nobody listens now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def make_key(path):
+    """A new key pair in path and path.pub."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+class Sshd:
+    """An sshd that listens on a port of its own, and what a client needs to log in.
+
+    Args:
+        folder: for its files.
+        config: further lines for its configuration.
+        environment: of what it runs.
+    """
+
+    def __init__(self, folder, config=(), environment=None):
+        self.folder = folder
+        self.port = free_port()
+        self.tmp = folder / "tmp"  # TMPDIR on the far side
+        self.tmp.mkdir()
+        self.host_key = make_key(folder / "host_key")
+        self.user_key = make_key(folder / "user_key")
+        shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+        self.known_hosts = folder / "known_hosts"
+        self.know(self.host_key)
+        self.client_config = folder / "ssh_config"
+        self.client_config.write_text("")
+        environment = {"TMPDIR": str(self.tmp), **(environment or {})}
+        (folder / "sshd_config").write_text("\n".join([
+            f"ListenAddress 127.0.0.1:{self.port}",
+            f"HostKey {self.host_key}",
+            f"AuthorizedKeysFile {folder}/authorized_keys",
+            "PidFile none",
+            "UsePAM no",
+            "StrictModes no",
+            "PermitRootLogin yes",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "MaxStartups 100",
+            # one line: sshd takes the first it finds
+            "SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()),
+            *config,
+        ]) + "\n")
+        self.process = None
+
+    def know(self, key):
+        """Have the client trust this host key, alone."""
+        public = Path(f"{key}.pub").read_text()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
+
+    def start(self):
+        """Run it, and wait until it listens."""
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where sshd has to be able to go
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log,
+                stdin=subprocess.DEVNULL)
+        wait_until(self._listens, "sshd to listen")
+        return self
+
+    def _listens(self):
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
+        return False
+
+    def stop(self):
+        """End it, and the sessions that it has."""
+        if self.process is not None:
+            self.cut()
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    def sessions(self):
+        """The processes that serve connections."""
+        if self.process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return [child for child in children if child.name().startswith("sshd")
+                        and child.status() != psutil.STATUS_ZOMBIE]
+        return []
+
+    def cut(self):
+        """Kill the processes that serve connections."""
+        for session in self.sessions():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                session.kill()
+
+    def processes(self):
+        """Nannies and workers that run for this sshd, whoever their parent is by now."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if (process.environ().get("TMPDIR") == str(self.tmp)
+                        and process.status() != psutil.STATUS_ZOMBIE):
+                    found.append(process)
+        return found
+
+    def left(self):
+        """What there should not be any more when no pool uses this host."""
+        return ([process.cmdline() for process in self.processes()]
+                + [session.cmdline() for session in self.sessions()]
+                + [str(path) for path in self.tmp.iterdir()])
+
+    def url(self, workers=None):
+        """Of this host, for Pool."""
+        end = "" if workers is None else f"/{workers}"
+        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{end}"
+
+    def options(self, **options):
+        """With what the client reaches this host."""
+        return SshOptions(**{
+            "client_keys": self.user_key, "known_hosts": self.known_hosts,
+            "config": self.client_config, "python": sys.executable, **options})
+
+    def spec(self, workers=2, **options):
+        """This host, for Pool."""
+        return HostSpec(self.url(workers), self.options(**options))
+
+
+def make_command(path, script):
+    """An executable shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
