@@ -57,7 +57,7 @@ def shared_sshd(tmp_path_factory):
 def sshd(shared_sshd):
     """The shared sshd; after the test nothing that it started may be there."""
     yield shared_sshd
-    wait_until(lambda: not shared_sshd.left(), f"an end of {shared_sshd.left()}")
+    wait_until(lambda: not shared_sshd.left(), "an end of what was there", shared_sshd.left)
 
 
 @pytest.fixture
@@ -73,14 +73,24 @@ def make_sshd(tmp_path):
 
     yield make
     for sshd in made:
-        wait_until(lambda: not sshd.left(), f"an end of {sshd.left()}")  # noqa: B023
-        sshd.stop()
+        try:
+            wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)  # noqa: B023
+        finally:
+            sshd.stop()
 
 
 @pytest.fixture(scope="module")
-def pool(shared_sshd, loop_type):
+def pool_sshd(tmp_path_factory, loop_type):
+    """The sshd of the shared pool."""
+    sshd = Sshd(tmp_path_factory.mktemp("sshd")).start()
+    yield sshd
+    sshd.stop()
+
+
+@pytest.fixture(scope="module")
+def pool(pool_sshd, loop_type):
     """A pool of two workers behind ssh, shared by the tests of a module that leave it as it was."""
-    with Pool(0, shared_sshd.spec(2), worker_loop=loop_type) as shared:
+    with Pool(0, pool_sshd.spec(2), worker_loop=loop_type) as shared:
         yield shared
 
 

@@ -17,14 +17,15 @@ from distex import HostSpec, SshOptions
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 DEADLINE = 30.0  # seconds; how long anything here may take before it counts as hung
+TESTS = str(Path(__file__).parents[1])  # here workers find the tests' modules
 POLL = 0.01  # seconds between looks at a condition
 
 
-def wait_until(condition, what="the condition", timeout=DEADLINE):
+def wait_until(condition, what="the condition", details=lambda: ""):
     """Wait for ``condition()`` to be true; its value."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
         time.sleep(POLL)
     return value
 
@@ -162,7 +163,8 @@ class Sshd:
         """With what the client reaches this host."""
         return SshOptions(**{
             "client_keys": self.user_key, "known_hosts": self.known_hosts,
-            "config": self.client_config, "python": sys.executable, **options})
+            "config": self.client_config, "python": sys.executable,
+            "working_directory": TESTS, **options})
 
     def spec(self, workers=2, **options):
         """This host, for Pool."""
