@@ -72,7 +72,10 @@ class Sshd:
         self.know(self.host_key)
         self.client_config = folder / "ssh_config"
         self.client_config.write_text("")
-        environment = {"TMPDIR": str(self.tmp), **(environment or {})}
+        self.home = folder / "home"  # an empty one: nobody's login scripts
+        self.home.mkdir()
+        environment = {
+            "TMPDIR": str(self.tmp), "HOME": str(self.home), **(environment or {})}
         (folder / "sshd_config").write_text("\n".join([
             f"ListenAddress 127.0.0.1:{self.port}",
             f"HostKey {self.host_key}",
