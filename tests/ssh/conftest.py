@@ -9,9 +9,9 @@ import psutil
 import pytest
 import uvloop
 
-from distex import LoopType, Pool
+from distex import HostSpec, LoopType, Pool
 
-from .support import SSHD, Sshd, wait_until
+from .support import SSHD, Proxy, Sshd, wait_until
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -108,3 +108,22 @@ def _nothing_is_left():
     wait_until(lambda: len(processes()) <= len(before[0]), "the processes to be gone")
     wait_until(lambda: set(threading.enumerate()) <= before[1], "the threads to be gone")
     assert own.pid == os.getpid()
+
+
+@pytest.fixture
+def network(sshd):
+    """A network between client and sshd that can fail."""
+    proxy = Proxy(sshd.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def behind_network(sshd, network):
+    """Makes specifications of the host as seen through it."""
+    def make(workers=2, **options):
+        known = sshd.folder / "known_behind_network"
+        known.write_text(sshd.known_hosts.read_text().replace(str(sshd.port), str(network.port)))
+        url = sshd.url(workers).replace(str(sshd.port), str(network.port))
+        return HostSpec(url, sshd.options(known_hosts=known, **options))
+    return make

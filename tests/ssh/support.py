@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -179,3 +180,72 @@ def make_command(path, script):
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+class Proxy:
+    """Stands between a client and an sshd, as a network that can fail.
+
+    Args:
+        port: where the sshd listens.
+    """
+
+    def __init__(self, port):
+        self._target = ("127.0.0.1", port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._flows = threading.Event()
+        self._flows.set()
+        self._sockets = []
+        self._threads = []
+        self.bytes_left = None  # until the connections are cut
+        self._run(self._accept)
+
+    def _run(self, function, *args):
+        self._threads.append(threading.Thread(target=function, args=args))
+        self._threads[-1].start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self._target)
+                self._sockets += [near, far]
+                self._run(self._pump, near, far)
+                self._run(self._pump, far, near)
+
+    def _pump(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(16384):
+                self._flows.wait()
+                if self.bytes_left is not None:
+                    self.bytes_left -= len(data)
+                    if self.bytes_left < 0:
+                        self.cut()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def stall(self):
+        """Let nothing through any more, and say so to nobody."""
+        self._flows.clear()
+
+    def flow(self):
+        """Let all through again."""
+        self._flows.set()
+
+    def cut(self):
+        """Break the connections that there are."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        """End everything."""
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.flow()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for sock in self._sockets:
+            sock.close()
