@@ -224,7 +224,6 @@ def script(sshd):
             config=str(sshd.client_config), body=body)
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
-        assert len(sshd.processes()) == 3
         return process
     return start
 
@@ -235,6 +234,7 @@ def test_the_pools_process_is_ended(sshd, script, signum):
                 "pool.submit(time.sleep, 1000)\n"
                 "print('ready', flush=True)\n"
                 "time.sleep(1000)") as process:
+        assert len(sshd.processes()) == 3
         process.send_signal(signum)
         process.wait()
     wait_until(lambda: not sshd.left(), "its end there", sshd.left)
