@@ -426,6 +426,8 @@ class Supervisor:
         for record in self._workers.values():
             if record.link is not None and grace:
                 record.link.say_goodbye()
+            elif record.link is None:  # it would not hear of it before it is ready
+                record.host.send(messages.Kill(record.number, signal.SIGTERM))
         self.dispatcher.close(self._closed_error(error))
         for host in self._hosts:
             host.send(messages.Stop(grace))

@@ -96,7 +96,7 @@ def _quote_path(path: str) -> str:
 def _paths(paths: Paths) -> list[str]:
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    return [os.path.expanduser(path) for path in paths]  # noqa: PTH111  (bytes are none)
+    return [os.path.expanduser(path) for path in paths]
 
 
 class SshLauncher:
@@ -248,14 +248,12 @@ class SshLauncher:
 
         connection, session = nanny.connection, nanny.session
         try:
-            make_session: Any = lambda: session
-            await connection.create_session(make_session, self.command, encoding=None)
+            await connection.create_session(_giving(session), self.command, encoding=None)
             await session.answered
             self._check(session)
             nanny.unix_path = session.found["folder"] + "/pool"
-            make_worker: Any = lambda: _WorkerSession(meet())
             await connection.create_unix_server(
-                make_worker, nanny.unix_path, window=WINDOW_BYTES)
+                _making_workers(meet), nanny.unix_path, window=WINDOW_BYTES)
         except asyncssh.ChannelListenError as exc:
             raise self.error(
                 "tunnel", f"sshd there does not forward a socket in {session.found['folder']}",
@@ -311,6 +309,14 @@ def _one_line(code: str) -> str:
     return f"exec({json.dumps(code)})"
 
 
+def _giving(session: "_NannySession") -> Any:
+    return lambda: session
+
+
+def _making_workers(meet: Callable[[], Any]) -> Any:
+    return lambda: _WorkerSession(meet())
+
+
 class _NannySession:
     """The exec channel: the nanny's first line, then its stream; and what it writes to stderr.
 
@@ -362,7 +368,7 @@ class _NannySession:
                 self._look_for_answer()
 
     def _look_for_answer(self) -> None:
-        noise, mark, rest = self._data.partition(MARK)
+        _noise, mark, rest = self._data.partition(MARK)
         line, end, rest = rest.partition(b"\n")
         if mark and end:
             with contextlib.suppress(ValueError):

@@ -74,7 +74,7 @@ def make_sshd(tmp_path):
     yield make
     for sshd in made:
         try:
-            wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)  # noqa: B023
+            wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)
         finally:
             sshd.stop()
 

@@ -1,4 +1,4 @@
-"""What the tests have workers do; these import it as the client does, from the working directory."""
+"""What the tests have workers do, which import it from their working directory."""
 
 import asyncio
 

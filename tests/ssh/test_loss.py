@@ -176,7 +176,7 @@ def test_cut_in_the_midst_of_an_array(network, behind_network, size):
 def test_cut_while_it_starts(network, behind_network):
     for size in (10, 1000, 3000, 4500, 6000):
         network.bytes_left = size
-        with pytest.raises(PoolStartError, match="127.0.0.1"):
+        with pytest.raises(PoolStartError, match=r"127\.0\.0\.1"):
             Pool(0, behind_network(2))
     network.bytes_left = None
     with Pool(0, behind_network(1)) as pool:
@@ -191,7 +191,7 @@ def test_a_nanny_that_talks_nonsense(sshd, tmp_path):
         "sys.stdin.read()'); exec(code)")
     found.write_text(script)
     python = make_command(tmp_path / "python", f'exec "{sys.executable}" {found} "$@"')
-    with pytest.raises(PoolStartError, match="127.0.0.1"):
+    with pytest.raises(PoolStartError, match=r"127\.0\.0\.1"):
         Pool(0, sshd.spec(1, python=python))
 
 
