@@ -1,5 +1,13 @@
-"""``python -m distex``: tells that the installation is in order, as ``distex_proc`` does."""
+"""``python -m distex``: tells that the installation is in order, as ``distex_proc`` does;
+``python -m distex check ssh://maxi/8`` does so of another machine."""
 
-from distex.nanny import script
+import sys
 
-script()
+if sys.argv[1:2] == ["check"]:
+    from distex.check import main
+
+    sys.exit(main(sys.argv[2:]))
+else:
+    from distex.nanny import script
+
+    script()

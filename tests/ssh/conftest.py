@@ -1,11 +1,8 @@
-"""Every test here gets a real sshd and both event loops; afterwards nothing may be left."""
+"""A real sshd for the tests, both event loops, and a look for what was left on the far side."""
 
 import asyncio
 import inspect
-import os
-import threading
 
-import psutil
 import pytest
 import uvloop
 
@@ -92,22 +89,6 @@ def pool(pool_sshd, loop_type):
     """A pool of two workers behind ssh, shared by the tests of a module that leave it as it was."""
     with Pool(0, pool_sshd.spec(2), worker_loop=loop_type) as shared:
         yield shared
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left():
-    """No process and no thread more than before."""
-    own = psutil.Process()
-
-    def processes():
-        return {child.pid for child in own.children(recursive=True)
-                if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
-
-    before = processes(), set(threading.enumerate())
-    yield
-    wait_until(lambda: len(processes()) <= len(before[0]), "the processes to be gone")
-    wait_until(lambda: set(threading.enumerate()) <= before[1], "the threads to be gone")
-    assert own.pid == os.getpid()
 
 
 @pytest.fixture

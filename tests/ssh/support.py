@@ -108,6 +108,8 @@ class Sshd:
                 [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log,
                 stdin=subprocess.DEVNULL)
         wait_until(self._listens, "sshd to listen")
+        wait_until(lambda: psutil.Process(self.process.pid).cmdline()[0].startswith("sshd:"),
+                   "sshd to give itself a title, which is its last step")
         return self
 
     def _listens(self):

@@ -1,4 +1,4 @@
-"""A host that can't be worked with: the pool fails soon, and says what is wrong and how to mend it."""
+"""A host that can't be worked with: the pool fails soon, says what is wrong and how to mend it."""
 
 import asyncio
 import contextlib

@@ -21,6 +21,7 @@ FLOORS = [
      "worker", "nanny", "server"],
     ["records", "greeter", "supervisor", "mapping", "executor"],
     ["pool"],
+    ["check"],
     ["", "__main__"],
 ]
 ORDER = [module for floor in FLOORS for module in floor]
