@@ -81,7 +81,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self.port}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {folder}/authorized_keys",
-            "PidFile none",
+            f"PidFile {folder}/pid",
             "UsePAM no",
             "StrictModes no",
             "PermitRootLogin yes",
@@ -92,7 +92,7 @@ class Sshd:
             "SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()),
             *config,
         ]) + "\n")
-        self.process = None
+        self.process = None  # of psutil
 
     def know(self, key):
         """Have the client trust this host key, alone."""
@@ -100,20 +100,21 @@ class Sshd:
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
 
     def start(self):
-        """Run it, and wait until it listens."""
+        """Run it in the background, where it is nobody's child, and wait until it listens."""
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where sshd has to be able to go
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log,
-                stdin=subprocess.DEVNULL)
+        pid = self.folder / "pid"
+        pid.unlink(missing_ok=True)
+        subprocess.run(
+            [SSHD, "-E", self.folder / "log", "-f", self.folder / "sshd_config"],
+            env={}, check=True)
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "sshd to run")
+        self.process = psutil.Process(int(pid.read_text()))
         wait_until(self._listens, "sshd to listen")
-        wait_until(lambda: psutil.Process(self.process.pid).cmdline()[0].startswith("sshd:"),
-                   "sshd to give itself a title, which is its last step")
         return self
 
     def _listens(self):
-        assert self.process.poll() is None, (self.folder / "log").read_text()
+        assert self.process.is_running(), (self.folder / "log").read_text()
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", self.port)).close()
             return True
@@ -124,7 +125,7 @@ class Sshd:
         if self.process is not None:
             self.cut()
             self.process.terminate()
-            self.process.wait()
+            wait_until(lambda: not is_alive(self.process.pid), "sshd to end")
             self.process = None
 
     def sessions(self):
@@ -132,7 +133,7 @@ class Sshd:
         if self.process is None:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children(recursive=True)
+            children = self.process.children(recursive=True)
             with contextlib.suppress(psutil.NoSuchProcess):
                 return [child for child in children if child.name().startswith("sshd")
                         and child.status() != psutil.STATUS_ZOMBIE]

@@ -216,13 +216,15 @@ spec = HostSpec({url!r}, SshOptions(client_keys={key!r}, known_hosts={known!r}, 
 
 
 @pytest.fixture
-def script(sshd):
+def script(sshd, tmp_path):
     """Starts a script in a process of its own; it prints a line when its pool is ready."""
     def start(body):
         code = SCRIPT.format(
             tests=TESTS, url=sshd.url(2), key=str(sshd.user_key), known=str(sshd.known_hosts),
             config=str(sshd.client_config), body=body)
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)})  # one that is killed leaves its folder
         assert process.stdout.readline() == "ready\n"
         return process
     return start
