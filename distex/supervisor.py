@@ -124,7 +124,9 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as launches:
                 for host in self._hosts:
-                    launches.create_task(self._launch(host))
+                    task = launches.create_task(self._launch(host))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
         except BaseExceptionGroup as group:  # the others have been cancelled
             raise group.exceptions[0] from group.exceptions[0].__cause__
 

@@ -234,7 +234,10 @@ class SshLauncher:
             async with asyncio.timeout(timeout):
                 await self._start_nanny(nanny, meet)
         except BaseException as exc:
-            await asyncio.shield(asyncio.ensure_future(nanny.wait(0.0)))
+            try:
+                await asyncio.shield(nanny.wait(0.0))
+            finally:  # even if the loop ends
+                connection.abort()
             if isinstance(exc, TimeoutError):
                 step = "Python" if not session.found else "tunnel"
                 raise self.error(
