@@ -1,6 +1,5 @@
 """Helpers for the tests: waiting for conditions, scripts in processes of their own, gates."""
 
-import concurrent.futures
 import contextlib
 import os
 import signal
@@ -144,16 +143,5 @@ def run_script(source, folder, *arguments, **options):
     """Run a program to its end, which has to be a good and quiet one; what it printed."""
     with Script(source, folder, *arguments, **options) as script:
         output = script.finish()
-        assert script.process.returncode == 0, script.stderr
-        assert script.stderr == ""
+        assert (script.process.returncode, script.stderr) == (0, ""), script.stderr
         return output.splitlines()
-
-
-def open_lanes(pool):
-    """Have every worker open its lane, which it does when it is first wanted."""
-    def wanted():
-        with concurrent.futures.ThreadPoolExecutor(pool.total_workers()) as threads:
-            list(threads.map(lambda _: pool.run(time.sleep, 0.01), range(pool.total_workers())))
-        return all(link.lane is not None for link in pool._home.supervisor.links())
-
-    wait_until(wanted, what="the lanes to be open")

@@ -322,7 +322,7 @@ def test_map_with_a_chunksize(pool, chunksize):
 
 def test_map_with_a_chunksize_that_makes_no_sense(pool):
     for chunksize in 0, -1:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="chunksize"):
             pool.map(tasks.double, [1], chunksize=chunksize)
 
 
@@ -592,13 +592,13 @@ def test_a_map_releases_results_as_they_are_taken(pool):
     references = [weakref.ref(thing) for thing in things]
     results = pool.map(tasks.take_collectable, things, chunksize=1)
     del things
-    n = 0
-    for result in results:  # enumerate would keep the last one
-        n += 1
-        assert result.number == n
+    for n in range(5):  # enumerate() would hold the last one
+        result = next(results)
+        assert result.number == n + 1
         taken = weakref.ref(result)
         del result
         wait_until(lambda: gone(taken), what="the result to be released")
+    del results
     assert all(gone(reference) for reference in references)
 
 
@@ -620,11 +620,11 @@ def test_max_workers_is_checked(loop_type):
             Pool(max_workers=bad)
     with pytest.raises(TypeError):
         Pool(max_workers="2")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="num_workers"):
         Pool(-1)
     with pytest.raises(TypeError):
         Pool(initializer=5)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="qsize"):
         Pool(1, qsize=0)
 
 
@@ -693,8 +693,8 @@ def main():
 if __name__ == "__main__":
     main()
 """
-    theirs = run_script(source.format(imports="", executor="concurrent.futures.ProcessPoolExecutor"),
-                        tmp_path)
+    standard = "concurrent.futures.ProcessPoolExecutor"
+    theirs = run_script(source.format(imports="", executor=standard), tmp_path)
     ours = run_script(source.format(imports="from distex import Pool", executor="Pool"), tmp_path)
     assert ours == theirs and len(ours) == 5
 

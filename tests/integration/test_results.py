@@ -39,7 +39,8 @@ def test_keyword_arguments_that_fail_to_pickle_fail_that_task_alone(pool):
 
 def test_a_function_that_fails_to_load_fails_that_task_alone(pool):
     bad = tasks.Unloadable("no such function there")
-    futures = [pool.submit(func, 3) for func in (tasks.double, bad, tasks.negate, bad, tasks.double)]
+    functions = tasks.double, bad, tasks.negate, bad, tasks.double
+    futures = [pool.submit(func, 3) for func in functions]
     for future in futures[1], futures[3]:
         with pytest.raises(LookupError, match="no such function there") as failure:
             future.result()
@@ -59,7 +60,8 @@ def test_a_function_that_fails_to_pickle_fails_that_task_alone(pool):
 
 
 def test_an_argument_that_fails_to_load_fails_that_task_alone(pool):
-    futures = [pool.submit(tasks.length, x) for x in ([1], tasks.Unloadable("no such thing"), [1, 2])]
+    arguments = [1], tasks.Unloadable("no such thing"), [1, 2]
+    futures = [pool.submit(tasks.length, x) for x in arguments]
     with pytest.raises(LookupError, match="no such thing"):
         futures[1].result()
     assert [futures[0].result(), futures[2].result()] == [1, 2]
@@ -439,14 +441,14 @@ async def test_empty_arguments_of_asynchronous_calls(make_pool):
         assert await pool.run_on_all_async(tasks.nothing) == [None]
 
 
-@pytest.mark.parametrize("name", ["func", "self", "fn", "args", "kwargs", "function", "task"])
-async def test_keyword_arguments_of_any_name(make_pool, name):
+async def test_keyword_arguments_of_any_name(make_pool):
     async with make_pool(1) as pool:
-        expected = ((), {name: 1})
-        assert await pool.run_async(tasks.give_back, **{name: 1}) == expected
-        assert await asyncio.wrap_future(pool.submit(tasks.give_back, **{name: 1})) == expected
-        assert await pool.run_on_all_async(tasks.give_back, **{name: 1}) == [expected]
-        assert await asyncio.to_thread(pool.run, tasks.give_back, **{name: 1}) == expected
+        for name in "func", "self", "fn", "args", "kwargs", "function", "task":
+            expected = ((), {name: 1})
+            assert await pool.run_async(tasks.give_back, **{name: 1}) == expected
+            assert await asyncio.wrap_future(pool.submit(tasks.give_back, **{name: 1})) == expected
+            assert await pool.run_on_all_async(tasks.give_back, **{name: 1}) == [expected]
+            assert await asyncio.to_thread(pool.run, tasks.give_back, **{name: 1}) == expected
 
 
 def test_a_gibibyte_there_and_its_length_back():

@@ -147,7 +147,8 @@ pool.shutdown()
 
 
 def test_functions_of_a_module_run_with_python_m(tmp_path):
-    with Script(PROGRAM, tmp_path, command=[sys.executable, "-m", "script"], cwd=tmp_path) as script:
+    command = [sys.executable, "-m", "script"]
+    with Script(PROGRAM, tmp_path, command=command, cwd=tmp_path) as script:
         assert script.finish().splitlines() == EXPECTED, script.stderr
 
 
