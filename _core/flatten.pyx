@@ -6,7 +6,7 @@ until the last of them is taken.
 """
 from cpython.object cimport PyObject
 
-from distex._core.iteration cimport set_iternext, stop_iteration
+from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
 
 
 cdef class Values:
@@ -51,18 +51,25 @@ cdef class Flatten(Values):
 
 
 cdef class AsyncFlatten(Values):
-    """An asynchronous iterator over what an asynchronous generator's lists hold."""
+    """An asynchronous iterator over what an asynchronous generator's lists hold.
+
+    While the present list lasts it is itself the awaitable of the next value: nothing is made for
+    a result but the StopIteration that hands it over.
+    """
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
-        cdef Given given
-        if self.next < self.end:
-            given = Given.__new__(Given)
-            given.value = self.pop()
-            return given
-        return self._refill()
+        return self if self.next < self.end else self._refill()
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        if self.next >= self.end:
+            raise RuntimeError("two tasks take results of one map at the same time")
+        raise StopIteration(self.pop())
 
     async def _refill(self):
         while self.next >= self.end:
@@ -75,21 +82,13 @@ cdef class AsyncFlatten(Values):
         await self.lists.aclose()
 
 
-cdef class Given:
-    """An awaitable of a value that is there already."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration(self.value)
+cdef PyObject* next_value(PyObject* self) noexcept:
+    cdef AsyncFlatten values = <AsyncFlatten>self
+    if values.next >= values.end:
+        return slow_next(self)
+    value = values.pop()
+    return stop_iteration(<PyObject*>value)
 
 
-cdef PyObject* given_next(PyObject* self) noexcept:
-    return stop_iteration(<PyObject*>(<Given>self).value)
-
-
-set_iternext(Given, given_next)
+cdef iternext slow_next = get_iternext(AsyncFlatten)
+set_iternext(AsyncFlatten, next_value)

@@ -28,7 +28,7 @@ from weakref import WeakKeyDictionary
 from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task, WorkerLink
 from distex._core.framing cimport CALL, CHUNK, Buffer
-from distex._core.iteration cimport set_iternext, stop_iteration
+from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
 from distex._core.lane cimport Lane
 
 from distex._core.lane import LaneClosed
@@ -273,17 +273,7 @@ cdef PyObject* next_of_task(PyObject* self) noexcept:
     return next_slowly(self)
 
 
-cdef extern from *:
-    """
-    static PyObject *(*distex_next_slowly)(PyObject *);
-    #define distex_keep_iternext(type) \
-        (distex_next_slowly = ((PyTypeObject *)type)->tp_iternext)
-    """
-    PyObject* next_slowly "distex_next_slowly" (PyObject* self) noexcept
-    void keep_iternext "distex_keep_iternext" (object type)
-
-
-keep_iternext(AsyncTask)
+cdef iternext next_slowly = get_iternext(AsyncTask)
 set_iternext(AsyncTask, next_of_task)
 
 

@@ -16,6 +16,3 @@ cdef class Flatten(Values):
 cdef class AsyncFlatten(Values):
     pass
 
-
-cdef class Given:
-    cdef object value

@@ -19,10 +19,16 @@ cdef extern from *:
         }
         return NULL;
     }
-    static void distex_set_iternext(PyObject *type, PyObject *(*next)(PyObject *)) {
+    typedef PyObject *(*distex_iternext)(PyObject *);
+    static distex_iternext distex_get_iternext(PyObject *type) {
+        return ((PyTypeObject *)type)->tp_iternext;
+    }
+    static void distex_set_iternext(PyObject *type, distex_iternext next) {
         ((PyTypeObject *)type)->tp_iternext = next;
         PyType_Modified((PyTypeObject *)type);
     }
     """
+    ctypedef PyObject* (*iternext "distex_iternext")(PyObject*) noexcept
     PyObject* stop_iteration "distex_stop_iteration" (PyObject* value) noexcept
-    void set_iternext "distex_set_iternext" (object type, PyObject* (*next)(PyObject*) noexcept)
+    void set_iternext "distex_set_iternext" (object type, iternext next)
+    iternext get_iternext "distex_get_iternext" (object type)
