@@ -54,7 +54,7 @@ cdef class AsyncFlatten(Values):
     """An asynchronous iterator over what an asynchronous generator's lists hold.
 
     While the present list lasts it is itself the awaitable of the next value: nothing is made for
-    a result but the StopIteration that hands it over.
+    a result but the StopIteration that hands it over. So only one task may take results of it.
     """
 
     def __aiter__(self):

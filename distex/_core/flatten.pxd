@@ -15,4 +15,3 @@ cdef class Flatten(Values):
 
 cdef class AsyncFlatten(Values):
     pass
-

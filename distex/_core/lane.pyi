@@ -7,9 +7,9 @@ from typing_extensions import disjoint_base
 from distex._core.codec import Codec
 from distex._core.framing import FrameHandler
 
-@disjoint_base
 class LaneClosed(Exception): ...
 
+@disjoint_base
 class Lane(FrameHandler):
     def __init__(self, fd: int, codec: Codec, worker: Any, spin: float) -> None: ...
     def __del__(self) -> None: ...

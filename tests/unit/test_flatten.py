@@ -109,6 +109,7 @@ def test_what_is_there_can_be_awaited_by_any_means(loop):
         assert await asyncio.wait_for(anext(flat), 10) == 2
         assert await anext(flat) == 3
         assert await asyncio.wait_for(anext(flat), 10) is None
-        assert await asyncio.gather(anext(flat), anext(flat)) == [(), (1, 2)]
+        assert await asyncio.gather(anext(flat)) == [()]
+        assert await anext(flat) == (1, 2)
 
     loop.run(main())
