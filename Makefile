@@ -6,6 +6,8 @@
 #   make test DISTEX_BUILD=debug with another build of the core, see setup.py
 
 PYTHON ?= python3
+# ci: 10,000 examples for the tests of framing, as .ci/run wants it
+PROFILE ?= local
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -46,7 +48,7 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile local
+	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile $(PROFILE)
 
 bench: $(BUILT) $(DEV)
 	$(RUN) -m bench
