@@ -31,6 +31,7 @@ class HostRecord:
     launcher: Launcher
     nanny: Nanny | None = None
     name: str = ""
+    serves: bool = False  # the nanny has said what it is
     gone: str = ""  # why there is no nanny any more
     wanted: int | None = None  # workers that should be there; None: not known before it says
     deaths_in_series: int = 0  # of workers before they were ready

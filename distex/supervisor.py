@@ -167,7 +167,11 @@ class Supervisor:
 
     async def _launch(self, host: HostRecord) -> None:
         host.gone = ""
+        host.nanny = None
+        host.serves = False
         host.nanny = await host.launcher.launch(host, self._unix_path, self._meet)
+        if host.serves:  # its message was here sooner
+            self._configure(host)
 
     @property
     def _unix_path(self) -> str:
@@ -264,7 +268,9 @@ class Supervisor:
                 return
             if host.wanted is None:
                 host.wanted = message.cpus
-            self._configure(host)
+            host.serves = True
+            if host.nanny is not None:
+                self._configure(host)
             return
         if isinstance(message, messages.Failed):
             self.start_failed(f"the nanny on {host.name} can't start workers: {message.reason}")
