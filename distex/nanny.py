@@ -380,7 +380,11 @@ def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
 
 
 def script() -> None:
-    """``distex_proc``: tell that the installation is in order."""
+    """``distex_proc``: tell that the installation is in order; with ``--executable`` only by which
+    Python it is run."""
+    if sys.argv[1:] == ["--executable"]:
+        print(sys.executable)
+        return
     from distex import worker
 
     worker.preload(None)

@@ -122,11 +122,15 @@ class Worker(LaneRunner):
             self.loop.create_task(self._get_ready(message.initializer, segments))
         elif kind == LANE:
             lane = LaneRunner(self.loop, self.config, self.number, self.shared_page)
-            self.loop.create_task(connect(self.config, lane))
+            self.loop.create_task(self._open(lane))
         elif kind == BYE:
             self.connection.close()
         else:
             super().control(kind, flags, aux, id, body, segments)
+
+    async def _open(self, lane: LaneRunner) -> None:
+        with contextlib.suppress(OSError):  # the pool has ended in the meantime
+            await connect(self.config, lane)
 
     async def _get_ready(self, initializer: bytes, segments: list[Any]) -> None:
         error = None

@@ -66,10 +66,12 @@ else:
     sys.exit(serve(found, tell))
 """
 
-# The Python that distex_proc names in its first line, or python3.
+# The Python that distex_proc names in its first line, or else prints (the line names a shell where
+# there are spaces in the path), or python3.
 FIND_PYTHON = (
-    'p=$(command -v distex_proc) && read -r l < "$p" && p=${l#??} && p=${p%% *}; '
-    'case $p in *python*) test -x "$p" ;; *) false ;; esac || p=$(command -v python3) || '
+    'p=$(command -v distex_proc) && { read -r l < "$p"; l=${l#??}; l=${l%% *}; '
+    'case $l in *python*) p=$l ;; *) p=$("$p" --executable) ;; esac; test -x "$p"; } || '
+    'p=$(command -v python3) || '
     '{ echo "there is no distex_proc and no python3 on PATH=$PATH" >&2; exit 127; }')
 
 

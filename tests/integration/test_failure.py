@@ -362,6 +362,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT])
 def test_the_parents_death_ends_every_worker_and_the_nanny(tmp_path, number):
+    folders = distex_folders()
     with Script(PARENT, tmp_path, tmp_path) as script:
         assert script.read_line() == "submitted"
         wait_until(lambda: len(list(tmp_path.glob("busy-*"))) == 2, what="the workers to be busy")
@@ -371,7 +372,8 @@ def test_the_parents_death_ends_every_worker_and_the_nanny(tmp_path, number):
         wait_until(lambda: not any(map(is_alive, family)), timeout=10, what="all to be gone")
         script.finish()
         assert "Traceback" not in script.stderr
-        wait_until(lambda: not distex_folders(), timeout=5, what="the socket's folder to be gone")
+        wait_until(
+            lambda: distex_folders() == folders, timeout=5, what="the socket's folder to be gone")
 
 
 def test_the_parents_death_also_ends_idle_workers(tmp_path):

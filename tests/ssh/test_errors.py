@@ -148,15 +148,19 @@ def test_no_python_on_the_path(make_sshd, tmp_path):
     assert f"install Python {PYTHON}" in message
 
 
-@pytest.mark.parametrize("name", ["distex_proc", "python3"])
+@pytest.mark.parametrize("name", ["distex_proc", "distex_proc of a shell", "python3"])
 def test_python_is_found_on_the_path(make_sshd, tmp_path, name):
     folder = tmp_path / "bin"
     folder.mkdir()
     if name == "distex_proc":
-        (folder / name).write_text(f"#!{sys.executable}\n")
+        python = tmp_path / "python"  # a path without spaces
+        make_command(python, f'exec "{sys.executable}" "$@"')
+        (folder / name).write_text(f"#!{python}\n")
         (folder / name).chmod(0o755)
-    else:
+    elif name == "python3":
         make_command(folder / name, f'exec "{sys.executable}" "$@"')
+    else:  # as pip writes it where there are spaces
+        make_command(folder / "distex_proc", f'test "$*" = --executable && echo "{sys.executable}"')
     sshd = make_sshd(PATH=str(folder))
     with Pool(0, sshd.spec(1, python="")) as pool:
         assert pool.run(lambda: sys.prefix) == sys.prefix
