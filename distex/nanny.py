@@ -44,7 +44,8 @@ from distex.messages import (
 from distex.options import WIRE_VERSION, usable_cpus
 
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
-PAGE_BYTES = 4096
+NOTES_BYTES = 64  # shared with each worker; a cache line, so that none is shared by two workers
+NOTES_AT_ONCE = 1024  # workers whose notes lie in one mapping
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 
@@ -63,15 +64,40 @@ def _prctl(option: int, value: int) -> None:
 class Child:
     """A worker as its nanny sees it."""
 
-    def __init__(self, number: int, page: mmap.mmap) -> None:
+    def __init__(self, number: int, page: memoryview) -> None:
         self.number = number
         self.page = page
         self.process: Any = None  # a subprocess.Popen, where there is no fork
 
     def task_ids(self) -> tuple[int, int]:
         """Ids of the last task that it started, and of the last one it had done."""
-        with memoryview(self.page) as view, view.cast("Q") as ids:
+        with self.page.cast("Q") as ids:
             return ids[0], ids[1]
+
+
+class Notes:
+    """Memory shared with the workers, a piece for each.
+
+    In few mappings: each mapping that there is makes each fork dearer, which would make the start
+    of thousands of workers quadratic.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        """A zeroed piece."""
+        if not self._free:
+            memory = memoryview(mmap.mmap(-1, NOTES_BYTES * NOTES_AT_ONCE))
+            self._free = [memory[start : start + NOTES_BYTES]
+                          for start in range(0, memory.nbytes, NOTES_BYTES)]
+        page = self._free.pop()
+        page[:] = bytes(NOTES_BYTES)
+        return page
+
+    def give_back(self, page: memoryview) -> None:
+        """The worker that had it is gone."""
+        self._free.append(page)
 
 
 class Pipes:
@@ -114,6 +140,7 @@ class Nanny:
         self.parent = parent
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
+        self.notes = Notes()
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
@@ -210,7 +237,7 @@ class Nanny:
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
             return
-        child = Child(number, mmap.mmap(-1, PAGE_BYTES))
+        child = Child(number, self.notes.take())
         try:
             pid = self._fork(child) if HAS_FORK else self._popen(child)
         except OSError as exc:
@@ -283,7 +310,7 @@ class Nanny:
                 continue
             _kill_group(pid)
             self._send(Exited(child.number, pid, exitcode, *child.task_ids()))
-            child.page.close()
+            self.notes.give_back(child.page)
 
     def _next_exit(self) -> tuple[int, int]:
         """Pid and exit code of a child that has ended; ChildProcessError if there is none."""
