@@ -188,6 +188,9 @@ class Pool(concurrent.futures.Executor):
             raise ValueError("num_workers must not be negative")
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
+        if localhost or localport:
+            raise HostError("localhost and localport are for hosts that connect by TCP, which are "
+                            "not supported yet")
         if not 0 <= spin < float("inf"):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
