@@ -6,6 +6,8 @@ until the last of them is taken.
 """
 from cpython.object cimport PyObject
 
+import sys
+
 from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
 
 
@@ -64,6 +66,12 @@ cdef class AsyncFlatten(Values):
         return self if self.next < self.end else self._refill()
 
     def __await__(self):
+        return self
+
+    def __iter__(self):
+        # asyncio's own wrapper of awaitables was a generator until 3.11
+        if sys.hexversion >= 0x030C0000:
+            raise TypeError("use 'async for' for the results of map_async")
         return self
 
     def __next__(self):

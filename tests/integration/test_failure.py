@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -312,6 +313,25 @@ def test_a_worker_that_dies_in_the_initializer_fails_the_creation(make_pool):
             make_pool(2, initializer=tasks.exit_worker, initargs=(exitcode,))
     with pytest.raises(PoolStartError, match="SIGKILL"):
         make_pool(1, initializer=tasks.kill_worker)
+
+
+def test_a_nanny_that_dies_while_workers_start_fails_the_creation(make_pool):
+    before = descendants(os.getpid())
+    with pytest.raises(PoolStartError, match="nanny"):
+        make_pool(2, initializer=kill_the_nanny)
+    wait_until(lambda: descendants(os.getpid()) == before, what="the processes to be gone")
+
+
+async def test_the_same_for_an_asynchronous_creation(make_pool):
+    before = descendants(os.getpid())
+    with pytest.raises(PoolStartError, match="nanny"):
+        await make_pool(2, initializer=kill_the_nanny).create()
+    await wait_until_async(lambda: descendants(os.getpid()) == before, what="all to be gone")
+
+
+def kill_the_nanny():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(5)
 
 
 def test_an_initializer_that_cannot_be_pickled_fails_the_creation(make_pool):

@@ -89,7 +89,7 @@ class Sshd:
             "KbdInteractiveAuthentication no",
             "MaxStartups 100",
             # one line: sshd takes the first it finds
-            "SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()),
+            "SetEnv " + " ".join(f'"{name}={value}"' for name, value in environment.items()),
             *config,
         ]) + "\n")
         self.process = None  # of psutil
