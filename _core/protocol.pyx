@@ -84,6 +84,8 @@ cdef class Connection(FrameWriter):
     def connection_lost(self, exc):
         self.transport = None
         self.take()
+        if self.on_lost is not None:
+            self.on_lost(self)
         self.handler.disconnected(exc)
 
     def pause_writing(self):

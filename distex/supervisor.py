@@ -77,6 +77,7 @@ class Supervisor:
         self._hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._workers: dict[int, WorkerRecord] = {}
         self._next_number = 1
+        self._connections: set[Any] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started: asyncio.Future[None] = self.loop.create_future()
         # a failure is told to whoever waits; that nobody does is no reason to log it
@@ -154,6 +155,8 @@ class Supervisor:
     def _meet(self) -> Any:
         connection = StreamConnection(self.loop, Greeter(self), HELLO_LIMIT_BYTES)
         connection.on_violation = lambda exc: self._count_violation(connection, exc)
+        connection.on_lost = self._connections.discard
+        self._connections.add(connection)
         return connection
 
     def _count_violation(self, connection: Any, exc: Exception) -> None:
@@ -451,7 +454,16 @@ class Supervisor:
             shutil.rmtree(self._folder, ignore_errors=True)
         self.initializer = (b"", [])
         self.running = False
-        await asyncio.sleep(0)  # let transports close
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        """Close all that are open, those too that came in at the last moment, such as lanes."""
+        deadline = self.loop.time() + EXIT_GRACE
+        while self._connections and self.loop.time() < deadline:
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
     @staticmethod
     def _closed_error(error: BaseException | None) -> Callable[[Task], BaseException]:

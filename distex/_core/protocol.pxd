@@ -9,6 +9,8 @@ cdef class Connection(FrameWriter):
     cdef public FrameHandler handler
     # counted into when the peer broke the protocol
     cdef public object on_violation
+    # called with the connection when it is gone
+    cdef public object on_lost
     # output is held back while input is being processed, and flushed at its end
     cdef bint reading
     cdef bint flush_scheduled

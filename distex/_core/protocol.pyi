@@ -13,6 +13,7 @@ from distex.errors import ProtocolError
 @disjoint_base
 class Connection(FrameWriter):
     handler: FrameHandler
+    on_lost: Callable[[Connection], object] | None
     on_violation: Callable[[ProtocolError], object] | None
     def __init__(self, loop: AbstractEventLoop, handler: FrameHandler, limit: int) -> None: ...
     @property
