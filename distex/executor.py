@@ -50,11 +50,6 @@ class LoopThread:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the caller is on this thread."""
-        return threading.current_thread() is self._thread
-
 
 def run_on(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]

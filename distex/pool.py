@@ -423,7 +423,8 @@ class Pool(concurrent.futures.Executor):
         self.check_may_block()
         assert self._home is not None
         self._wait_ready(None)
-        result: list[Any] = self._wait(self._run_on_all(self._function(func), args, kwargs))
+        running = self._submit_home(self._run_on_all(self._function(func), args, kwargs))
+        result: list[Any] = running.result()
         return result
 
     async def _run_on_all(self, function: Function, args: Any, kwargs: Any) -> list[Any]:
@@ -517,10 +518,6 @@ class Pool(concurrent.futures.Executor):
     def _submit_home(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
         assert self._home is not None
         return run_on(self._home.supervisor.loop, coroutine)
-
-    def _wait(self, coroutine: Any) -> Any:
-        """Run a coroutine on the pool's loop and wait for it, in another thread."""
-        return self._submit_home(coroutine).result()
 
     # --- the end
 
