@@ -224,6 +224,9 @@ class Supervisor:
     def take_lane(self, hello: messages.Hello, connection: Any) -> None:
         """A worker's second connection: its socket, without the loop."""
         record = self._check_token(hello)
+        if self._stopping is not None:  # the link is lost already, and would keep the lane
+            connection.abort()
+            return
         if (record.link is None or record.link.lane is not None
                 or not record.host.launcher.is_local):
             raise ProtocolError(f"worker {hello.number} was not asked for a lane")
