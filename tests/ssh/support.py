@@ -123,8 +123,9 @@ class Sshd:
     def stop(self):
         """End it, and the sessions that it has."""
         if self.process is not None:
+            self.process.suspend()  # no new ones, while those that there are are killed
             self.cut()
-            self.process.terminate()
+            self.process.kill()
             wait_until(lambda: not is_alive(self.process.pid), "sshd to end")
             self.process = None
 
