@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -276,13 +278,12 @@ def test_no_temporary_folder(make_sshd):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk():
     """Mounts a disk with room for so many files and folders, its root included."""
     mounted = []
 
     def mount(inodes):
-        disk = tmp_path / "disk"
-        disk.mkdir()
+        disk = Path(tempfile.mkdtemp())  # not tmp_path: a socket's path must not be too long
         command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
         if os.getuid() != 0 or subprocess.run(command).returncode:
             pytest.skip("a disk can't be mounted here: it takes root")
@@ -292,6 +293,7 @@ def small_disk(tmp_path):
     yield mount
     for disk in mounted:
         subprocess.run(["umount", disk], check=True)
+        disk.rmdir()
 
 
 def test_full_disk(make_sshd, tmp_path, small_disk):
