@@ -20,7 +20,7 @@ from distex._core.framing cimport (
     CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, Header, Kind,
 )
-from distex.errors import ProtocolError
+from distex.errors import ProtocolError, TaskInterrupted
 
 cdef extern from *:
     """
@@ -63,6 +63,14 @@ cdef enum:
     SPREAD = 1
     FROM_COROUTINE = 1
     NOT_LOADED = 1
+    # a larger call is not copied in order to wait for its turn
+    LARGE_BODY_BYTES = 16 * 1024
+    # what is noted where in the page that is shared with the nanny, see distex/notes.py
+    STARTED = 0
+    FINISHED = 1
+    UNWANTED = 2
+    RUNNING = 3
+    ITEM = 4
 
 
 cdef class Entry:
@@ -96,7 +104,7 @@ cdef class Runner(FrameHandler):
         codec: how data are written.
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
-        page: two 64-bit numbers, writable: id of the last task started, of the last one done.
+        page: five 64-bit numbers, writable, see distex/notes.py.
         spin: seconds to poll for more work before sleeping.
     """
 
@@ -131,7 +139,9 @@ cdef class Runner(FrameHandler):
                 raise ProtocolError(f"a call of function {header.aux}, which was not sent")
             if self.now_ns == 0:
                 self._begin_turn()
+            # a slow call waits for the end of what has been received: it may be cancelled there
             if kind == CALL and not self.queue and self.now_ns < self.turn_end_ns \
+                    and (entry.slow_ns < SLOW_NS or header.length > LARGE_BODY_BYTES) \
                     and not self.out.congested():
                 cursor.data = body
                 cursor.end = body + header.length
@@ -277,22 +287,28 @@ cdef class Runner(FrameHandler):
         cdef Py_ssize_t mark
         cdef Job job
         self._flush_before(entry)
-        self.page[0] = id
+        self.page[STARTED] = id
         try:
             function = entry.function
             if function is None:
                 function = entry.load(self.load_function)
                 began = distex_clock_ns()
+            names = kwargs = None
             if flags & PACKED:
                 args, kwargs = self.codec.get(cursor, segments)
-                value = function(*args, **kwargs)
             else:
                 args = self.codec.get(cursor, segments)
                 names = self.codec.get(cursor, segments)
-                if names is None:
-                    value = function(*<tuple>args)
-                else:
-                    value = function(*args, **dict(zip(names[::2], names[1::2])))
+                if names is not None:
+                    kwargs = dict(zip(names[::2], names[1::2]))
+            self.page[RUNNING] = id
+            if self.page[UNWANTED] == id != 0:
+                raise TaskInterrupted()
+            if kwargs is None:
+                value = function(*<tuple>args)
+            else:
+                value = function(*args, **kwargs)
+            self.page[RUNNING] = 0
             args = kwargs = None
             self.now_ns = distex_clock_ns()
             mark = self.out.begin(RESULT, 0, _clamp(self.now_ns - began), id)
@@ -304,13 +320,15 @@ cdef class Runner(FrameHandler):
                     job = Job.__new__(Job)
                     job.id = id
                     self.jobs[id] = job
+                    self.page[FINISHED] = id  # no plain function that could be interrupted
                     self._await(job, value)
                     return 0
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
+            self.page[RUNNING] = 0
             self.now_ns = distex_clock_ns()
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
-        self.page[1] = id
+        self.page[FINISHED] = id
         entry.took(<double>(self.now_ns - began))
         return 0
 
@@ -336,16 +354,22 @@ cdef class Runner(FrameHandler):
                     if job.unsent and self._send_now(entry):
                         self._send_results(job, PART)
                     self._flush_before(entry)
-                self.page[0] = job.id
+                self.page[STARTED] = job.id
+                self.page[ITEM] = job.done
                 item = self.codec.get(&job.cursor, job.segments)
+                self.page[RUNNING] = job.id
+                if self.page[UNWANTED] == job.id:
+                    raise TaskInterrupted()
                 if job.flags & SPREAD:
                     value = function(*item)
                 else:
                     value = function(item)
+                self.page[RUNNING] = 0
                 item = None
                 n += 1
                 if not self.codec.put_native(job.results, value):
                     if is_awaitable(value):
+                        self.page[FINISHED] = job.id
                         self._await(job, value)
                         return False
                     self._chunk_value(job, value)
@@ -366,6 +390,7 @@ cdef class Runner(FrameHandler):
                 if self.now_ns >= self.turn_end_ns and job.done < job.calls:
                     return False
         except BaseException as exc:
+            self.page[RUNNING] = 0
             self.now_ns = distex_clock_ns()
             if job.unsent:
                 self._send_results(job, PART)
@@ -374,7 +399,7 @@ cdef class Runner(FrameHandler):
             self.now_ns = distex_clock_ns()
             job.spent_ns += self.now_ns - before
             self._send_results(job, RESULT)
-        self.page[1] = job.id
+        self.page[FINISHED] = job.id
         return True
 
     cdef int _chunk_value(self, Job job, object value) except -1:

@@ -3,11 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from distex.errors import DistexError, HostError, ProtocolError, RemoteException
+from distex.errors import (
+    DistexError,
+    HostError,
+    ProtocolError,
+    RemoteException,
+    TaskInterrupted,
+)
 from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
-    from distex.failures import PoolClosed, PoolStartError, WorkerLost
+    from distex.calls import TaskOptions
+    from distex.failures import PoolClosed, PoolFull, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions
     from distex.pool import Pool
 
@@ -21,10 +28,13 @@ __all__ = [
     "PickleType",
     "Pool",
     "PoolClosed",
+    "PoolFull",
     "PoolStartError",
     "ProtocolError",
     "RemoteException",
     "SshOptions",
+    "TaskInterrupted",
+    "TaskOptions",
     "WorkerLost",
 ]
 
@@ -33,8 +43,10 @@ _LATER = {
     "HostSpec": "distex.launch.hosts",
     "Pool": "distex.pool",
     "PoolClosed": "distex.failures",
+    "PoolFull": "distex.failures",
     "PoolStartError": "distex.failures",
     "SshOptions": "distex.launch.hosts",
+    "TaskOptions": "distex.calls",
     "WorkerLost": "distex.failures",
 }
 

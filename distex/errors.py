@@ -6,6 +6,8 @@
     ├── RemoteException           a task's exception that could not be brought over as itself
     └── and those of failures.py, which workers do not need
 
+    TaskInterrupted, a BaseException, ends in a worker what its caller does not want any more.
+
 A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
 """
 
@@ -20,6 +22,7 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "RemoteTraceback",
+    "TaskInterrupted",
     "dump_exception",
     "load_exception",
 ]
@@ -52,6 +55,15 @@ class RemoteException(DistexError):
 
     def __str__(self) -> str:
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
+
+
+class TaskInterrupted(BaseException):
+    """Raised within a plain function that runs in a worker, when its task is cancelled or its time
+    is over and an interrupt was asked for. No Exception, so that ``except Exception`` lets it pass;
+    a function that does not end within the grace period is ended with its worker."""
+
+    def __init__(self, message: str = "the task was cancelled") -> None:
+        super().__init__(message)
 
 
 class RemoteTraceback(Exception):

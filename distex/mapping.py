@@ -19,7 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distex._core.dispatch import Function, Inbox
+from distex._core.dispatch import Function, Inbox, Limits
 from distex._core.flatten import Flatten
 from distex._core.futures import ChunkTask
 
@@ -54,6 +54,7 @@ class Window:
         self._ordered = options.ordered
         self._chunksize = options.chunksize
         self._buffersize = options.buffersize
+        self._limits = options.limits
         self._notify_caller = notify
         self._live: set[ChunkTask] = set()  # chunks whose results have not all been taken
         self._items = 0  # items in them
@@ -92,6 +93,7 @@ class Window:
     def add(self, items: list[Any]) -> None:
         """Send items off as one chunk."""
         chunk = ChunkTask(self._function, items, self._spread, self._notify)
+        chunk.limits = self._limits
         self._live.add(chunk)
         self._items += chunk.calls
         if self._ordered:
@@ -192,6 +194,7 @@ class MapOptions:
     ordered: bool = True
     star: bool = False
     buffersize: int | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         for name in ("chunksize", "buffersize"):
@@ -216,6 +219,20 @@ def _remaining(deadline: float | None) -> float | None:
     if remaining <= 0:
         raise TimeoutError("the results of the map took longer than its timeout")
     return remaining
+
+
+def map_options(iterables: tuple[Any, ...], **arguments: Any) -> MapOptions:
+    """The arguments of a map, checked.
+
+    Raises:
+        ValueError, TypeError: one makes no sense.
+    """
+    options = MapOptions(**arguments)
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    if options.star and len(iterables) > 1:
+        raise TypeError("star goes with a single iterable of tuples")
+    return options
 
 
 def has_async(iterables: tuple[Any, ...]) -> bool:

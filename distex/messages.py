@@ -2,8 +2,8 @@
 worker with its pool.
 
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
-    pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
-    pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
+    pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
+    pool ──Kill, Stop, Alive─────────────> nanny          worker ──Ready──> pool
     pool <──Started, Exited, Failed─────── nanny
 """
 
@@ -63,6 +63,15 @@ class Kill(Message, frozen=True):
     signal: int
 
 
+class Revoke(Message, frozen=True):
+    """End a task that a worker may be running, and the worker if it does not end; see
+    interrupts.py."""
+
+    number: int
+    task: int  # its id
+    grace: float  # seconds between the interrupt and the end of the worker; 0: its end at once
+
+
 class Stop(Message, frozen=True):
     """End the workers and then the nanny; those that go on after the grace period are killed."""
 
@@ -89,7 +98,9 @@ class Exited(Message, frozen=True):
     pid: int
     exitcode: int  # negative: minus the number of the signal
     started_id: int  # id of the last task that it started, 0: none
-    done_id: int  # id of the last task that it had done
+    item: int  # if that is a chunk, the item that it had come to
+    out_of_memory: bool  # the kernel has killed for lack of memory meanwhile
+    revoked: bool  # the nanny has killed it in order to end a task
 
 
 class Failed(Message, frozen=True):
@@ -119,7 +130,7 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Stop | Alive
+ToNanny = Configure | Spawn | Kill | Revoke | Stop | Alive
 FromNanny = Serving | Started | Exited | Failed
 Handshake = Hello | Welcome | Ready
 

@@ -1,7 +1,7 @@
 """The nanny: one process per host that forks the workers, watches them and reports how they died.
 
     pool <──Serving─────────────────────── nanny
-    pool ──Configure, Spawn, Kill, Stop──> nanny ──fork──> worker 1 .. N
+    pool ──Configure, Spawn, Revoke, ... ─> nanny ──fork──> worker 1 .. N
     pool <──Started, Exited, Failed─────── nanny <─SIGCHLD─┘
 
 It imports once what workers need and stays without threads and without an event loop, so a fork is
@@ -15,7 +15,6 @@ untested.
 
 import contextlib
 import gc
-import mmap
 import os
 import selectors
 import signal
@@ -27,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from distex import __version__
+from distex.interrupts import Interrupt, Interrupts
 from distex.messages import (
     PYTHON,
     Alive,
@@ -34,6 +34,7 @@ from distex.messages import (
     Exited,
     Failed,
     Kill,
+    Revoke,
     Serving,
     Spawn,
     Started,
@@ -41,11 +42,10 @@ from distex.messages import (
     Unpacker,
     pack,
 )
+from distex.notes import ITEM, STARTED, Pages
 from distex.options import WIRE_VERSION, usable_cpus
 
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
-NOTES_BYTES = 64  # shared with each worker; a cache line, so that none is shared by two workers
-NOTES_AT_ONCE = 1024  # workers whose notes lie in one mapping
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 
@@ -67,37 +67,9 @@ class Child:
     def __init__(self, number: int, page: memoryview) -> None:
         self.number = number
         self.page = page
+        self.pid = 0
+        self.revoked = False
         self.process: Any = None  # a subprocess.Popen, where there is no fork
-
-    def task_ids(self) -> tuple[int, int]:
-        """Ids of the last task that it started, and of the last one it had done."""
-        with self.page.cast("Q") as ids:
-            return ids[0], ids[1]
-
-
-class Notes:
-    """Memory shared with the workers, a piece for each.
-
-    In few mappings: each mapping that there is makes each fork dearer, which would make the start
-    of thousands of workers quadratic.
-    """
-
-    def __init__(self) -> None:
-        self._free: list[memoryview] = []
-
-    def take(self) -> memoryview:
-        """A zeroed piece."""
-        if not self._free:
-            memory = memoryview(mmap.mmap(-1, NOTES_BYTES * NOTES_AT_ONCE))
-            self._free = [memory[start : start + NOTES_BYTES]
-                          for start in range(0, memory.nbytes, NOTES_BYTES)]
-        page = self._free.pop()
-        page[:] = bytes(NOTES_BYTES)
-        return page
-
-    def give_back(self, page: memoryview) -> None:
-        """The worker that had it is gone."""
-        self._free.append(page)
 
 
 class Pipes:
@@ -140,7 +112,9 @@ class Nanny:
         self.parent = parent
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
-        self.notes = Notes()
+        self.pages = Pages()
+        self.interrupts = Interrupts()
+        self.killed_for_memory = _killed_for_memory()
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
@@ -172,7 +146,7 @@ class Nanny:
 
     def _serve(self) -> bool:
         """One round; False when all is done."""
-        timeout = LOOK_INTERVAL if HAS_FORK else 0.02
+        timeout = min(LOOK_INTERVAL if HAS_FORK else 0.02, self.interrupts.act())
         if self.stop_at is not None:
             if not self.children:
                 return False
@@ -205,13 +179,23 @@ class Nanny:
         elif isinstance(message, Spawn):
             self._spawn(message.number)
         elif isinstance(message, Kill):
-            for pid, child in self.children.items():
-                if child.number == message.number:
-                    os.kill(pid, message.signal)
+            child = self._child(message.number)
+            if child is not None:
+                os.kill(child.pid, message.signal)
+        elif isinstance(message, Revoke):
+            child = self._child(message.number)
+            if child is not None:
+                self.interrupts.add(Interrupt(child, message.task, message.grace))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
         elif isinstance(message, Alive):
             self.alone_at = time.monotonic() + message.timeout
+
+    def _child(self, number: int) -> Child | None:
+        for child in self.children.values():
+            if child.number == number:
+                return child
+        return None
 
     def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # the pool is gone, as the next read will tell
@@ -237,12 +221,13 @@ class Nanny:
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
             return
-        child = Child(number, self.notes.take())
+        child = Child(number, self.pages.take())
         try:
             pid = self._fork(child) if HAS_FORK else self._popen(child)
         except OSError as exc:
             self._send(Failed(f"worker {number} can't be started: {exc}"))
             return
+        child.pid = pid
         self.children[pid] = child
         self._send(Started(number, pid))
 
@@ -309,8 +294,16 @@ class Nanny:
             if child is None:  # a worker's child that lost its parent
                 continue
             _kill_group(pid)
-            self._send(Exited(child.number, pid, exitcode, *child.task_ids()))
-            self.notes.give_back(child.page)
+            self.interrupts.forget(child)
+            self._send(Exited(child.number, pid, exitcode, child.page[STARTED], child.page[ITEM],
+                              exitcode == -signal.SIGKILL and self._memory_ran_out(),
+                              child.revoked))
+            self.pages.give_back(child.page)
+
+    def _memory_ran_out(self) -> bool:
+        """Whether the kernel has killed for lack of memory since the last look."""
+        before, self.killed_for_memory = self.killed_for_memory, _killed_for_memory()
+        return self.killed_for_memory > before
 
     def _next_exit(self) -> tuple[int, int]:
         """Pid and exit code of a child that has ended; ChildProcessError if there is none."""
@@ -340,6 +333,15 @@ class Nanny:
             if child.process is None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for lack of memory, for itself or for a group."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as lines:
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _kill_group(pid: int) -> None:

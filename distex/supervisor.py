@@ -31,7 +31,7 @@ from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.greeter import Greeter
 from distex.launch.stream import Launcher
-from distex.records import HostRecord, WorkerRecord
+from distex.records import HostRecord, Statistics, WorkerRecord
 
 logger = logging.getLogger("distex")
 
@@ -49,6 +49,7 @@ class Settings:
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
     spin: float = 0.0
+    on_worker_lost: Callable[[WorkerLost], object] | None = None
 
 
 class Supervisor:
@@ -69,6 +70,8 @@ class Supervisor:
             settings.spin)
         self.strangers: set[Greeter] = set()
         self.violations = 0  # connections that were dropped for what they sent
+        self.workers_lost = 0
+        self.tasks_lost = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
         self._token = secrets.token_bytes(32)
         self._folder: str | None = None
@@ -339,10 +342,15 @@ class Supervisor:
         if record.exited is None:  # it may still be there, cut off
             record.host.send(messages.Kill(record.number, signal.SIGTERM))
         if record.link is not None:
-            started = record.exited.started_id if record.exited is not None else None
-            record.link.lose(started, lambda task: self._lost(record, task))
+            exited = record.exited
+            record.link.lose(
+                exited.started_id if exited is not None else None,
+                lambda task: self._lost(record, task),
+                exited.item if exited is not None else -1)
         if self._stopping is not None:
             return
+        if not record.revoked:
+            self._tell_lost(record)
         host = record.host
         if not record.ready and not (host.gone and self._started.done()):
             host.deaths_in_series += 1
@@ -351,7 +359,8 @@ class Supervisor:
                 self.start_failed(reason)
                 return
         if not host.gone:
-            logger.warning("distex: %s is lost: %s", record, record.obituary())
+            logger.log(logging.INFO if record.revoked else logging.WARNING,
+                       "distex: %s is lost: %s", record, record.obituary())
             self._background(self._replace_worker(host))
 
     async def _replace_worker(self, host: HostRecord) -> None:
@@ -378,11 +387,27 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None:
             self.start_failed(f"a worker can't be replaced: {task.exception()}", task.exception())
 
+    def _tell_lost(self, record: WorkerRecord) -> None:
+        """Whoever wants to know of each loss."""
+        self.workers_lost += 1
+        if self.settings.on_worker_lost is not None:
+            try:
+                self.settings.on_worker_lost(WorkerLost(
+                    f"{record} was lost: {record.obituary()}", record.host.name, record.pid,
+                    record.exitcode, out_of_memory=record.out_of_memory))
+            except Exception:
+                logger.exception("distex: on_worker_lost failed")
+
     def _lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
+        self.tasks_lost += 1
+        advice = "submit the task again if it is safe to run it twice"
+        if task.losses > 1:
+            advice = f"the task has lost {task.losses} workers and is given up"
         return WorkerLost(
-            f"{record} was lost while it ran {task.name}: {record.obituary()}. "
-            "The pool goes on; submit the task again if it is safe to run it twice",
-            record.host.name, record.pid, record.exitcode, task.name)
+            f"{record} was lost while it ran {task.name} (task {task.wire_id}): "
+            f"{record.obituary()}. The pool goes on; {advice}",
+            record.host.name, record.pid, record.exitcode, task.name, task.wire_id,
+            record.out_of_memory)
 
     # --- stopping
 
@@ -486,6 +511,17 @@ class Supervisor:
                 host.nanny.kill()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def statistics(self) -> Statistics:
+        """What has happened so far; from any thread."""
+        dispatcher = self.dispatcher
+        return Statistics(
+            tasks_done=dispatcher.tasks_done + sum(link.tasks_done for link in dispatcher.links),
+            tasks_lost=self.tasks_lost,
+            tasks_retried=dispatcher.tasks_retried,
+            workers_lost=self.workers_lost,
+            connections_dropped=self.violations,
+        )
 
     @property
     def started(self) -> "asyncio.Future[None]":

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from distex import serializers
+from distex import interrupts, serializers
 from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
@@ -32,6 +32,7 @@ from distex.messages import (
     encode,
 )
 from distex.namespace import Namespace
+from distex.notes import PAGE_BYTES
 from distex.options import LoopType
 
 HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
@@ -161,11 +162,12 @@ def main(config: Configure, number: int, page: Any) -> None:
     Args:
         config: what the nanny was told.
         number: the worker's number in its pool.
-        page: memory shared with the nanny, at least 16 bytes, zeroed.
+        page: shared with the nanny, see notes.py.
     """
     loop = loop_factory(config.loop_type)()
     asyncio.set_event_loop(loop)
-    worker = Worker(loop, config, number, memoryview(page).cast("Q"))
+    worker = Worker(loop, config, number, page)
+    interrupts.let_in(page)
     try:
         loop.run_until_complete(connect(config, worker))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
@@ -186,4 +188,4 @@ def spawned() -> None:
     assert isinstance(spawn, Spawn)
     sys.path[:] = config.sys_path
     sys.argv[:] = config.argv
-    main(config, spawn.number, bytearray(16))
+    main(config, spawn.number, memoryview(bytearray(PAGE_BYTES)).cast("Q"))
