@@ -230,7 +230,14 @@ cdef class Runner(FrameHandler):
                 del self.jobs[job.id]
         self.now_ns = 0
         self._flush()
-        self._schedule()
+        if self.queue and not self.scheduled and not self.out.congested():
+            self.scheduled = True
+            self.loop.call_soon(self._after_input)
+
+    def _after_input(self):
+        """Go on in the next turn, not in this one: in between the loop reads what has come, and
+        what waits here may have been cancelled."""
+        self.loop.call_soon(self._run_queue)
 
     cdef int _cancel(self, uint64_t id) except -1:
         cdef Job job = self.jobs.get(id)

@@ -44,6 +44,8 @@ class Admission:
         if not self.waits:
             self.enter_at_once()
             return
+        if self._enter_or_wait(None):
+            return
         check_may_block()
         event = threading.Event()
         if not self._enter_or_wait(event.set):
