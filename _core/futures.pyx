@@ -12,6 +12,7 @@ Task and future are one object: a million that wait cost little, and none is loo
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
@@ -28,7 +29,7 @@ from weakref import WeakKeyDictionary
 from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task, WorkerLink
 from distex._core.framing cimport CALL, CHUNK, Buffer
-from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
+from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
 from distex._core.lane cimport Lane
 
 from distex._core.lane import LaneClosed
@@ -267,10 +268,10 @@ cdef class AsyncTask(Task):
 
 
 cdef PyObject* next_of_task(PyObject* self) noexcept:
-    cdef AsyncTask task = <AsyncTask>self
-    if task.state == DONE:
-        return stop_iteration(<PyObject*>task.value)
-    return next_slowly(self)
+    if (<AsyncTask>self).state != DONE:
+        return next_slowly(self)
+    Py_INCREF((<AsyncTask>self).value)
+    return hand_over(<PyObject*>(<AsyncTask>self).value)
 
 
 cdef iternext next_slowly = get_iternext(AsyncTask)
