@@ -5,7 +5,8 @@
     transport <──write── take() <── FrameWriter <── begin/end, frame
 
 While input is being processed output is held back, and written at its end; output that arises
-otherwise is written by one callback at the end of the loop's tick, or at once when there is much.
+otherwise is written by one callback at the end of the loop's tick, or at once when there is much or
+the peer has nothing else to do.
 """
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -38,7 +39,7 @@ cdef class Connection(FrameWriter):
     # --- output
 
     cdef int pending(self) except -1:
-        if self.size + self.parts_bytes >= FLUSH_BYTES:
+        if self.size + self.parts_bytes >= FLUSH_BYTES or self.urgent and not self.reading:
             self.write_out()
         elif not self.reading and not self.flush_scheduled:
             self.flush_scheduled = True
@@ -49,6 +50,7 @@ cdef class Connection(FrameWriter):
         return self.paused
 
     cdef int write_out(self) except -1:
+        self.urgent = False
         if self.transport is None:  # not connected yet, or not any more
             return 0
         for part in self.take():
