@@ -54,7 +54,7 @@ cdef class Connection(FrameWriter):
         if self.transport is None:  # not connected yet, or not any more
             return 0
         for part in self.take():
-            self.transport.write(part)
+            self.transport_write(part)
         return 0
 
     def _flush(self):
@@ -80,11 +80,13 @@ cdef class Connection(FrameWriter):
 
     def connection_made(self, transport):
         self.transport = transport
+        self.transport_write = transport.write
         self.handler.connected(self)
         self.write_out()
 
     def connection_lost(self, exc):
         self.transport = None
+        self.transport_write = None
         self.take()
         if self.on_lost is not None:
             self.on_lost(self)
@@ -104,7 +106,12 @@ cdef class Connection(FrameWriter):
         cdef char* data = NULL
         cdef Py_ssize_t n = 0
         self.reader.space(&data, &n)
-        return PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        # mostly the same as before: what came was small, and was read whole
+        if data != self.space_data or n != self.space_size:
+            self.space_data = data
+            self.space_size = n
+            self.space = PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        return self.space
 
     def buffer_updated(self, Py_ssize_t n):
         self.reading = True
