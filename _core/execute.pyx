@@ -10,16 +10,18 @@ on its loop beside others.  Results are collected and sent together, but none wa
 go out before a call that is likely to be slow, and whenever HOLD_NS have passed.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 from collections import deque
 from functools import partial
 
-from distex._core.codec cimport Codec, Cursor
+from distex._core.codec cimport Codec, Cursor, get_number, put_number
 from distex._core.framing cimport (
     CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, Header, Kind,
 )
+from distex._core.references cimport owned
 from distex.errors import ProtocolError, TaskInterrupted
 
 cdef extern from *:
@@ -45,6 +47,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object obj)
+    object PyObject_CallOneArg(object callable, object arg)
 
 cdef enum:
     # a turn of the loop in which plain functions run; then it gets to its other work
@@ -52,9 +55,10 @@ cdef enum:
     # results are not held back for longer, nor before a call that is likely to take SLOW_NS
     HOLD_NS = 500_000
     SLOW_NS = 50_000
-    # calls of a chunk between two looks at the clock while they take less than TINY_NS each
-    TINY_NS = 2_000
-    STRIDE = 16
+    # between two looks at the clock there are as many calls of a chunk as take this long, within
+    # limits: a look costs as much as a tiny call
+    LOOK_NS = 10_000
+    LOOK_CALLS = 200
     # results of a chunk are sent on when they are this many bytes or segments
     RESULTS_BYTES = 256 * 1024
     RESULTS_SEGMENTS = 256
@@ -344,6 +348,11 @@ cdef class Runner(FrameHandler):
         cdef int64_t before, elapsed
         cdef uint32_t n = 0, stride = 0
         cdef Entry entry = job.entry
+        cdef Buffer results
+        cdef PyObject* number
+        cdef bint native = self.codec.native
+        cdef uint64_t* page = &self.page[0]
+        page[STARTED] = job.id
         try:
             function = entry.load(self.load_function)
             if job.results is None:
@@ -354,6 +363,7 @@ cdef class Runner(FrameHandler):
                 job.results = Buffer.__new__(Buffer)
                 job.results.put(<const char*>&n, 4)
                 job.result_segments = []
+            results = job.results
             before = self.now_ns = distex_clock_ns()
             n = 0
             while job.done < job.calls:
@@ -361,20 +371,26 @@ cdef class Runner(FrameHandler):
                     if job.unsent and self._send_now(entry):
                         self._send_results(job, PART)
                     self._flush_before(entry)
-                self.page[STARTED] = job.id
-                self.page[ITEM] = job.done
-                item = self.codec.get(&job.cursor, job.segments)
-                self.page[RUNNING] = job.id
-                if self.page[UNWANTED] == job.id:
+                page[ITEM] = job.done
+                number = get_number(&job.cursor)
+                if number != NULL:
+                    item = owned(number)
+                else:
+                    item = self.codec.get(&job.cursor, job.segments)
+                page[RUNNING] = job.id
+                if page[UNWANTED] == job.id:
                     raise TaskInterrupted()
                 if job.flags & SPREAD:
                     value = function(*item)
                 else:
-                    value = function(item)
-                self.page[RUNNING] = 0
+                    value = PyObject_CallOneArg(function, item)
+                page[RUNNING] = 0
                 item = None
                 n += 1
-                if not self.codec.put_native(job.results, value):
+                if native and put_number(results, <PyObject*>value):
+                    job.done += 1
+                    job.unsent += 1
+                elif not self.codec.put_native(results, value):
                     if is_awaitable(value):
                         self.page[FINISHED] = job.id
                         self._await(job, value)
@@ -391,8 +407,7 @@ cdef class Runner(FrameHandler):
                 job.spent_ns += elapsed
                 before = self.now_ns
                 entry.took(<double>elapsed / n)
-                if elapsed < TINY_NS * n:
-                    stride = STRIDE
+                stride = <uint32_t>min(LOOK_CALLS, LOOK_NS * n // max(elapsed, 1))
                 n = 0
                 if self.now_ns >= self.turn_end_ns and job.done < job.calls:
                     return False

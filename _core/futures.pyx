@@ -10,8 +10,10 @@
 Task and future are one object: a million that wait cost little, and none is looked up.
 """
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.list cimport PyList_New
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
@@ -25,11 +27,12 @@ from threading import Condition
 from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
 
-from distex._core.codec cimport Codec, Cursor
+from distex._core.codec cimport NUMBER_BYTES, Codec, Cursor, get_number, put_number
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.framing cimport CALL, CHUNK, Buffer
-from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
+from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
 from distex._core.lane cimport Lane
+from distex._core.references cimport list_end, list_item, list_set
 
 from distex._core.lane import LaneClosed
 from distex.errors import ProtocolError
@@ -276,10 +279,10 @@ cdef class AsyncTask(Task):
 
 
 cdef PyObject* next_of_task(PyObject* self) noexcept:
-    cdef AsyncTask task = <AsyncTask>self
-    if task.state == DONE:
-        return stop_iteration(<PyObject*>task.value)
-    return next_slowly(self)
+    if (<AsyncTask>self).state != DONE:
+        return next_slowly(self)
+    Py_INCREF((<AsyncTask>self).value)
+    return hand_over(<PyObject*>(<AsyncTask>self).value)
 
 
 cdef iternext next_slowly = get_iternext(AsyncTask)
@@ -469,13 +472,18 @@ cdef class ChunkTask(Task):
         return False
 
     cdef int put(self, Buffer out, Codec codec, list segments) except -1:
-        cdef Py_ssize_t mark
+        cdef list items = self.items
+        cdef Py_ssize_t mark, i
         cdef uint32_t n = 0
         out.put(<const char*>&n, 4)
-        for item in self.items:
+        out.reserve(NUMBER_BYTES * len(items))
+        for i in range(len(items)):
+            if codec.native and put_number(out, list_item(items, i)):
+                n += 1
+                continue
             mark = out.size
             try:
-                codec.put(out, item, segments)
+                codec.put(out, items[i], segments)
             except BaseException as exc:
                 # those before it are done; a map ends at the first that fails
                 if n == 0:
@@ -496,15 +504,28 @@ cdef class ChunkTask(Task):
         return 0
 
     cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
+        cdef list values
+        cdef PyObject* number
         cdef uint32_t n
-        cdef list values = []
+        cdef Py_ssize_t i = 0
         if cursor.end - cursor.data < 4:
             raise ProtocolError("a chunk's results without their count")
         memcpy(&n, cursor.data, 4)
         cursor.data += 4
+        if n > cursor.end - cursor.data:  # a value takes a byte at least
+            raise ProtocolError("a chunk's results end before their count says they do")
+        values = PyList_New(n)
+        while i < n:
+            number = get_number(cursor)
+            if number == NULL:
+                break
+            list_set(values, i, number)
+            i += 1
+        list_end(values, i)
         try:
-            for _ in range(n):
+            while i < n:
                 values.append(codec.get(cursor, segments))
+                i += 1
         except BaseException as exc:
             self._collect(values)
             exc.add_note("raised while a result was being read")

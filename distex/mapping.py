@@ -70,21 +70,17 @@ class Window:
 
     def room(self) -> int:
         """How many items the next chunk may have; 0: enough is on the way."""
-        if self._chunksize is not None:
-            limit = self._buffersize or self._pool.capacity() * max(
-                AHEAD_CHUNKS, AHEAD_ITEMS // self._chunksize)
-            return self._chunksize if len(self._live) < limit else 0
         cost = self._function.cost_ns
         workers = self._pool.capacity()
+        size = max(1, min(int(CHUNK_NS / cost), CHUNK_ITEMS)) if cost else 1
+        ahead = max(AHEAD_ITEMS, AHEAD_CHUNKS * size)
+        if self._chunksize is not None:
+            limit = self._buffersize or workers * max(AHEAD_CHUNKS, ahead // self._chunksize)
+            return self._chunksize if len(self._live) < limit else 0
         if self._function.is_async:
-            size = 1
-            limit = max(AHEAD_ITEMS * workers, 2 * self._pool.qsize * workers)
-        elif cost == 0:  # nothing is known yet
-            size = 1
-            limit = 2 * workers
+            limit = workers * max(AHEAD_ITEMS, 2 * self._pool.qsize)
         else:
-            size = max(1, min(int(CHUNK_NS / cost), CHUNK_ITEMS))
-            limit = max(AHEAD_ITEMS, AHEAD_CHUNKS * size) * workers
+            limit = workers * (ahead if cost else 2)  # nothing is known yet of the first calls
         if self._buffersize is not None:
             limit = min(limit, self._buffersize)
             size = max(1, min(size, limit // (2 * workers)))
@@ -251,16 +247,22 @@ def map_sync(
     """Begin to map; the iterator of the results, for a thread that may wait."""
     items = _zipped(iterables)
     deadline = options.deadline()
-    event = threading.Event()
-    window = Window(pool, function, options.star or len(iterables) > 1, options,
-                    lambda chunk: event.set())
+    news = threading.Event()
+
+    def notify(chunk: ChunkTask) -> None:
+        if not news.is_set():  # to set it is dear
+            news.set()
+
+    window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
     window.fill(items)
 
     def batches() -> Iterator[list[Any]]:
         try:
             while True:
-                event.clear()
                 values = window.take()
+                if values is None and news.is_set():
+                    news.clear()
+                    values = window.take()  # it may have come in between
                 window.fill(items)
                 if values is not None:
                     yield values
@@ -270,7 +272,7 @@ def map_sync(
                     return
                 else:
                     pool.check_may_block()
-                    event.wait(_remaining(deadline))
+                    news.wait(_remaining(deadline))
         finally:
             window.close()
 

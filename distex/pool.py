@@ -400,7 +400,7 @@ class Pool(concurrent.futures.Executor):
 
     def capacity(self) -> int:
         """Number of workers that are ready or, before that, that were asked for."""
-        return self.total_workers() or sum(
+        return len(self.dispatcher.links) or sum(
             launcher.num_workers or 1 for launcher in self._settings.launchers)
 
     # --- single tasks

@@ -6,7 +6,6 @@ cdef class Values:
     cdef Py_ssize_t end
 
     cdef int load(self, list values) except -1
-    cdef object pop(self)
 
 
 cdef class Flatten(Values):
