@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from distex.failures import PoolClosed, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions
     from distex.pool import Pool
+    from distex.records import WorkerInfo
 
 __version__ = "1.0.0.dev0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "SshOptions",
+    "WorkerInfo",
     "WorkerLost",
 ]
 
@@ -35,6 +37,7 @@ _LATER = {
     "PoolClosed": "distex.failures",
     "PoolStartError": "distex.failures",
     "SshOptions": "distex.launch.hosts",
+    "WorkerInfo": "distex.records",
     "WorkerLost": "distex.failures",
 }
 

@@ -4,7 +4,8 @@ worker with its pool.
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
     pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
-    pool <──Started, Exited, Failed─────── nanny
+    pool <──Started, Exited, Memory─────── nanny
+    pool <──Failed──────────────────────── nanny
 """
 
 import struct
@@ -92,6 +93,12 @@ class Exited(Message, frozen=True):
     done_id: int  # id of the last task that it had done
 
 
+class Memory(Message, frozen=True):
+    """What the workers use, the answer to Alive."""
+
+    resident: dict[int, int]  # bytes, by the workers' numbers
+
+
 class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
@@ -120,7 +127,7 @@ class Ready(Message, frozen=True):
 
 
 ToNanny = Configure | Spawn | Kill | Stop | Alive
-FromNanny = Serving | Started | Exited | Failed
+FromNanny = Serving | Started | Exited | Memory | Failed
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,7 +2,8 @@
 
     pool <──Serving─────────────────────── nanny
     pool ──Configure, Spawn, Kill, Stop──> nanny ──fork──> worker 1 .. N
-    pool <──Started, Exited, Failed─────── nanny <─SIGCHLD─┘
+    pool <──Started, Exited, Memory─────── nanny <─SIGCHLD─┘
+    pool <──Failed──────────────────────── nanny
 
 It imports once what workers need and stays without threads and without an event loop, so a fork is
 cheap and safe. When the stream from the pool ends, or the pool's process is gone, it kills its
@@ -34,6 +35,7 @@ from distex.messages import (
     Exited,
     Failed,
     Kill,
+    Memory,
     Serving,
     Spawn,
     Started,
@@ -59,6 +61,15 @@ def _prctl(option: int, value: int) -> None:
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process of this machine; None: it is gone, or this is not Linux."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None
 
 
 class Child:
@@ -212,6 +223,8 @@ class Nanny:
             self.stop_at = time.monotonic() + message.grace
         elif isinstance(message, Alive):
             self.alone_at = time.monotonic() + message.timeout
+            self._send(Memory({child.number: resident_bytes(pid) or 0
+                               for pid, child in self.children.items()}))
 
     def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # the pool is gone, as the next read will tell

@@ -44,6 +44,11 @@ class LoopType(enum.IntEnum):
     proactor = 3
 
 
+def start_timeout(workers: int) -> float:
+    """Seconds in which so many workers have to become ready."""
+    return START_TIMEOUT + START_TIMEOUT_PER_WORKER * workers
+
+
 def usable_cpus() -> int:
     """How many CPUs this process may use."""
     if hasattr(os, "process_cpu_count"):

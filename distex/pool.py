@@ -14,6 +14,7 @@ from distex import mapping, serializers
 from distex._core.dispatch import Dispatcher, Function
 from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
+from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, run_on
 from distex.functions import FunctionCache
@@ -22,6 +23,7 @@ from distex.launch.local import LocalLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
+from distex.records import HostRecord, WorkerInfo
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
 
@@ -182,10 +184,8 @@ class Pool(concurrent.futures.Executor):
                 raise ValueError("max_workers must be greater than 0")
             num_workers = max_workers
         num_workers = num_workers or 0
-        _check_int("num_workers", num_workers)
+        _check_count(num_workers)
         _check_int("qsize", qsize)
-        if num_workers < 0:
-            raise ValueError("num_workers must not be negative")
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
         if localhost or localport:
@@ -293,6 +293,12 @@ class Pool(concurrent.futures.Executor):
             raise
         return True
 
+    def _start_and_wait(self) -> None:
+        """For synchronous methods that wait for the pool."""
+        self._start_thread()
+        self.check_may_block()
+        self._wait_ready(None)
+
     async def create(self) -> "Pool":
         """Start the workers, if that has not begun, and wait until they are ready.
 
@@ -338,9 +344,105 @@ class Pool(concurrent.futures.Executor):
         return self._settings.qsize
 
     def capacity(self) -> int:
-        """Number of workers that are ready or, before that, that were asked for."""
-        return self.total_workers() or sum(
-            launcher.num_workers or 1 for launcher in self._settings.launchers)
+        """Number of workers that are ready or, before that, that were asked for; at least 1."""
+        return self.total_workers() or max(1, sum(
+            launcher.num_workers or 1 for launcher in self._settings.launchers))
+
+    # --- hosts and workers that come and go
+
+    def workers(self) -> list[WorkerInfo]:
+        """What the workers are doing, in the order in which they were started."""
+        if self._home is None:
+            return []
+        return [record.info() for record in self._home.supervisor.workers()]
+
+    async def add_host_async(self, host: str | HostSpec) -> str:
+        """Add a host while the pool runs, and wait until its workers are ready.
+
+        Args:
+            host: as in Pool's ``hosts``.
+
+        Returns:
+            its name, for remove_host().
+
+        Raises:
+            HostError: the pool has it already, or it can't be reached; the message says why.
+            PoolStartError: its workers can't be started.
+            PoolClosed: the pool was ended before that.
+
+        When it fails, or is cancelled, nothing is left there, and the pool goes on as before.
+        """
+        (launcher,) = _launchers(0, parse_hosts(host))
+        await self.create()
+        name: str = await self._at_home(self._elastic.add(launcher))
+        return name
+
+    def add_host(self, host: str | HostSpec) -> str:
+        """As add_host_async(), for synchronous code."""
+        (launcher,) = _launchers(0, parse_hosts(host))
+        self._start_and_wait()
+        name: str = self._submit_home(self._elastic.add(launcher)).result()
+        return name
+
+    async def remove_host_async(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """Remove a host while the pool runs, and wait until nothing is left there.
+
+        Its workers get no further tasks. What they have started they end; what they have not goes
+        to others, and waits if there are none. It goes on if the caller stops waiting for it.
+
+        Args:
+            host: a name as add_host() gives it and workers() shows it, or as in Pool's ``hosts``.
+            drain: let tasks that have started come to their end; else they fail with WorkerLost.
+
+        Raises:
+            HostError: the pool has no such host.
+        """
+        await self.create()
+        hosts = self._hosts_named(host)
+        await self._at_home(self._elastic.remove(hosts, drain))
+
+    def remove_host(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """As remove_host_async(), for synchronous code."""
+        self._start_and_wait()
+        hosts = self._hosts_named(host)
+        self._submit_home(self._elastic.remove(hosts, drain)).result()
+
+    async def scale_async(self, num_workers: int) -> None:
+        """Have so many workers on this machine; wait until they are ready, or the others gone.
+
+        Those that are too many end what they have started, as with remove_host(). With 0 and no
+        other hosts tasks wait until there are workers again.
+
+        Raises:
+            PoolStartError: they can't be started; the pool goes on with those that could.
+            PoolClosed: the pool was ended before that.
+        """
+        _check_count(num_workers)
+        await self.create()
+        await self._at_home(self._elastic.scale(LocalLauncher(num_workers), num_workers))
+
+    def scale(self, num_workers: int) -> None:
+        """As scale_async(), for synchronous code."""
+        _check_count(num_workers)
+        self._start_and_wait()
+        self._submit_home(
+            self._elastic.scale(LocalLauncher(num_workers), num_workers)).result()
+
+    @property
+    def _elastic(self) -> Elastic:
+        assert self._home is not None
+        return self._home.supervisor.elastic
+
+    def _hosts_named(self, host: str | HostSpec) -> list[HostRecord]:
+        assert self._home is not None
+        named = [record for record in list(self._home.supervisor.hosts) if record.name == host]
+        if not named:
+            key = parse_hosts(host)[0].key
+            named = [record for record in list(self._home.supervisor.hosts)
+                     if record.launcher is not None and record.launcher.key == key]
+        if not named:
+            raise HostError(f"the pool has no host {host}: Pool.workers() shows those that it has")
+        return named
 
     # --- single tasks
 
@@ -419,10 +521,7 @@ class Pool(concurrent.futures.Executor):
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
         """As run_on_all_async(), for synchronous code."""
-        self._start_thread()
-        self.check_may_block()
-        assert self._home is not None
-        self._wait_ready(None)
+        self._start_and_wait()
         running = self._submit_home(self._run_on_all(self._function(func), args, kwargs))
         result: list[Any] = running.result()
         return result
@@ -619,6 +718,12 @@ def _launchers(num_workers: int, hosts: list[HostSpec]) -> tuple[Launcher, ...]:
                 f"use 'ssh://{spec.url}'")
         launchers.append(SshLauncher(spec))
     return tuple(launchers)
+
+
+def _check_count(num_workers: int) -> None:
+    _check_int("num_workers", num_workers)
+    if num_workers < 0:
+        raise ValueError("num_workers must not be negative")
 
 
 def _check_int(name: str, value: Any) -> None:

@@ -111,6 +111,11 @@ class HostSpec:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def key(self) -> object:
+        """The same for all specifications of one host."""
+        return self.is_ssh, self.user, self.host, self.port
+
     def __str__(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"
 

@@ -59,6 +59,7 @@ class LocalLauncher:
     """
 
     is_local = True
+    key: object = "this machine"
 
     def __init__(self, num_workers: int) -> None:
         self.host = socket.gethostname()

@@ -115,6 +115,7 @@ class SshLauncher:
         self.options = spec.ssh
         self.host = str(spec)
         self.num_workers = spec.num_workers
+        self.key: object = spec.key
 
     @property
     def login(self) -> str:

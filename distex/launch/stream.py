@@ -37,6 +37,7 @@ class Launcher(Protocol):
     host: str  # for messages
     num_workers: int | None  # None: as many as the host has CPUs
     is_local: bool  # the host has this machine's files and sockets
+    key: object  # the same for launchers of the same host
 
     async def launch(
         self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]

@@ -19,7 +19,7 @@ FLOORS = [
      "functions", "namespace"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",
      "worker", "nanny", "server"],
-    ["records", "greeter", "supervisor", "mapping", "executor"],
+    ["records", "greeter", "listener", "elastic", "supervisor", "mapping", "executor"],
     ["pool"],
     ["check"],
     ["", "__main__"],

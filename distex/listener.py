@@ -1,0 +1,107 @@
+"""Where a pool listens for its workers: a Unix socket of its own, and TCP where that is needed.
+
+    worker on this host ──Unix socket in a private folder──> Listener.meet ──> Greeter
+    worker by ssh ─────────channel of the tunnel───────────────────┘
+
+What connects is a stranger until its Greeter knows it. Strangers are counted when they are dropped.
+"""
+
+import asyncio
+import logging
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from distex._core.framing import HELLO_LIMIT_BYTES
+from distex._core.protocol import StreamConnection
+from distex.errors import ProtocolError
+from distex.greeter import Greeter, Host
+
+logger = logging.getLogger("distex")
+
+BACKLOG = 4096  # connections that wait to be accepted, so many as the system allows
+CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
+LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
+
+
+class Listener:
+    """The sockets of one pool, and the connections that came by them.
+
+    Args:
+        loop: the pool's.
+        host: whose workers are expected.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, host: Host) -> None:
+        self.loop = loop
+        self.host = host
+        self.strangers: set[Greeter] = set()
+        self.dropped = 0  # connections that were not the pool's, or broke the protocol
+        self.address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
+        self._folder: str | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[Any] = set()
+
+    async def open(self) -> None:
+        """Listen for the workers of this machine."""
+        if hasattr(socket, "AF_UNIX"):
+            self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(self.unix_path)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+            self._server = await self.loop.create_unix_server(
+                self.meet, sock=sock, backlog=BACKLOG)
+        else:  # Windows; untested
+            self._server = await self.loop.create_server(
+                self.meet, "127.0.0.1", 0, backlog=BACKLOG)
+            self.address = self._server.sockets[0].getsockname()[:2]
+
+    @property
+    def unix_path(self) -> str:
+        """Where workers of this machine connect; empty: at the address."""
+        return str(Path(self._folder, "pool")) if self._folder else ""
+
+    def meet(self) -> Any:
+        """The protocol for a connection that may be a worker's."""
+        greeter = Greeter(self, self.host)
+        connection = StreamConnection(self.loop, greeter, HELLO_LIMIT_BYTES)
+        connection.on_violation = greeter.violated
+        connection.on_lost = self._connections.discard
+        self._connections.add(connection)
+        return connection
+
+    def drop(self, connection: Any, reason: str) -> None:
+        """Drop a connection that is not one of the pool's."""
+        self.count_drop(ProtocolError(reason))
+        connection.abort()
+
+    def count_drop(self, exc: Exception) -> None:
+        """Count a connection that was dropped, and log it, but not without end."""
+        self.dropped += 1
+        if self.dropped <= LOGGED_DROPS or self.dropped % LOGGED_DROPS == 0:
+            logger.warning("distex: a connection was dropped, the %d. so far: %s",
+                           self.dropped, exc)
+
+    def close(self) -> None:
+        """Listen no more, and drop those who have not said yet who they are."""
+        if self._server is not None:
+            self._server.close()
+        for greeter in list(self.strangers):
+            greeter.close()
+
+    async def close_connections(self) -> None:
+        """Close all that are open, those too that came in at the last moment, such as lanes."""
+        deadline = self.loop.time() + CLOSE_GRACE
+        while self._connections and self.loop.time() < deadline:
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
