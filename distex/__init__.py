@@ -8,7 +8,7 @@ from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
     from distex.failures import PoolClosed, PoolStartError, WorkerLost
-    from distex.launch.hosts import HostSpec, SshOptions
+    from distex.launch.hosts import HostSpec, SshOptions, TcpOptions
     from distex.pool import Pool
     from distex.records import WorkerInfo
 
@@ -26,6 +26,7 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "SshOptions",
+    "TcpOptions",
     "WorkerInfo",
     "WorkerLost",
 ]
@@ -37,6 +38,7 @@ _LATER = {
     "PoolClosed": "distex.failures",
     "PoolStartError": "distex.failures",
     "SshOptions": "distex.launch.hosts",
+    "TcpOptions": "distex.launch.hosts",
     "WorkerInfo": "distex.records",
     "WorkerLost": "distex.failures",
 }

@@ -3,6 +3,7 @@
     add:     launch ──> its workers start ──> all ready: it is settled; or all is taken back
     remove:  its workers retire ──> each ends what it has, and leaves ──> the nanny ends
     scale:   more workers start, or some retire
+    join:    a nanny comes by itself ──> its workers start; when it goes it is not started anew
 
 A worker that retires gets no further tasks. What it has not started goes to others; with none left
 it waits for workers that are to come.
@@ -10,6 +11,7 @@ it waits for workers that are to come.
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distex import messages, options
 from distex.errors import HostError
 from distex.failures import PoolClosed, PoolStartError
-from distex.launch.stream import Launcher
+from distex.launch.server import TcpNanny, peer_name
+from distex.launch.stream import Launcher, NannyStream
 from distex.records import HostRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from distex.supervisor import Supervisor
 
+logger = logging.getLogger("distex")
 T = TypeVar("T")
 
 END_GRACE = 2.0  # seconds for a nanny without work to end by itself
@@ -117,7 +121,11 @@ class Elastic:
                     grown.set_result(None)
 
     def failed(self, host: HostRecord, reason: str, cause: BaseException | None) -> bool:
-        """Its workers can't be started: tell who waits for them; whether that was anybody."""
+        """Its workers can't be started: tell whom it concerns, unless that is the whole pool:
+        False then."""
+        if host.launcher is None:
+            self._refuse(host, reason)
+            return True
         if not self.is_growing(host):
             return False
         for grown in self._growing.pop(host):
@@ -125,6 +133,50 @@ class Elastic:
                 error = PoolStartError(reason)
                 error.__cause__ = cause
                 grown.set_exception(error)
+        return True
+
+    # --- by themselves
+
+    def join(self, transport: Any) -> NannyStream:
+        """A nanny has come by itself: its stream."""
+        supervisor = self._supervisor
+        host = HostRecord(supervisor, None, name=peer_name(transport))
+        supervisor.hosts.append(host)
+        stream = _JoinedStream(host, supervisor.settings.tcp.keepalive)
+        supervisor.loop.call_later(options.START_TIMEOUT, self._give_up_unless_it_serves, host)
+        return stream
+
+    @staticmethod
+    def _give_up_unless_it_serves(host: HostRecord) -> None:
+        if not host.serves and host.nanny is not None:
+            host.nanny.stream.abort()
+
+    def joined(self, host: HostRecord, serving: messages.Serving) -> None:
+        """It has said who it is."""
+        host.name = serving.host
+        logger.info("distex: %s joins with %d workers", host.name, serving.cpus)
+
+    def _refuse(self, host: HostRecord, reason: str) -> None:
+        """Send it away."""
+        logger.warning("distex: %s is sent away: %s", host.name, reason)
+        host.refusal = reason
+        self._begin_removal(host)
+        for worker in list(host.workers.values()):
+            self._retire(worker)
+
+    def leave(self, host: HostRecord) -> None:
+        """It wants to go: remove it."""
+        logger.info("distex: %s leaves", host.name)
+        self._begin_removal(host)
+        for worker in list(host.workers.values()):
+            self._retire(worker)
+
+    def let_go(self, host: HostRecord) -> bool:
+        """A nanny is gone: whether it had come by itself, and is not to be started anew."""
+        if host.launcher is not None:
+            return False
+        logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        self._begin_removal(host)
         return True
 
     # --- less
@@ -137,10 +189,7 @@ class Elastic:
             drain: let their workers end what they have started; else it fails with WorkerLost.
         """
         for host in hosts:
-            if not host.leaving:
-                host.leaving = True
-                self._supervisor.keep(
-                    self._supervisor.loop.create_task(self._remove(host)))
+            self._begin_removal(host)
             for worker in list(host.workers.values()):
                 if drain:
                     self._retire(worker)
@@ -148,6 +197,13 @@ class Elastic:
                     self._kill(worker)
         if hosts:  # it goes on if the caller does not wait for it
             await asyncio.wait([host.removed for host in hosts])
+
+    def _begin_removal(self, host: HostRecord) -> None:
+        """Have the host taken down once its workers are gone; it gets no new ones."""
+        if not host.leaving:
+            host.leaving = True
+            host.wanted = 0
+            self._supervisor.keep(self._supervisor.loop.create_task(self._remove(host)))
 
     async def _remove(self, host: HostRecord) -> None:
         try:
@@ -167,7 +223,7 @@ class Elastic:
         host.wanted = 0
         for worker in list(host.workers.values()):
             supervisor.bury(worker)
-        host.send(messages.Stop(grace))
+        host.send(messages.Refuse(host.refusal) if host.refusal else messages.Stop(grace))
         if host.nanny is not None:
             with contextlib.suppress(Exception):
                 await host.nanny.wait(grace + END_GRACE)
@@ -248,6 +304,20 @@ class Elastic:
                 self._retire(worker)
             self.look_whether_grown(host)
             await _ended(surplus)
+
+
+class _JoinedStream(NannyStream):
+    """The stream of a nanny that came by itself, from the moment on when there is a connection."""
+
+    def __init__(self, host: HostRecord, keepalive: float) -> None:
+        super().__init__(host)
+        self._host = host
+        self._keepalive = keepalive
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # it has its own idea of where its workers find the pool
+        self._host.nanny = TcpNanny(self, ("", 0), self._keepalive)
 
 
 def _readiness_to_go(worker: WorkerRecord) -> tuple[int, int]:

@@ -11,26 +11,16 @@ import os
 import socket
 import struct
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distex import messages, options
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
 from distex.errors import ProtocolError
 
+if TYPE_CHECKING:
+    from distex.listener import Listener
+
 HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
-
-
-class Door(Protocol):
-    """What a Greeter needs of the listener."""
-
-    loop: asyncio.AbstractEventLoop
-    strangers: "set[Greeter]"
-
-    def drop(self, connection: Any, reason: str) -> None:
-        """Close a connection that is none of the pool's."""
-
-    def count_drop(self, exc: Exception) -> None:
-        """Count one that has closed itself."""
 
 
 class Host(Protocol):
@@ -52,8 +42,8 @@ class Greeter(FrameHandler):
     """Meets whoever connects. Nothing of it is unpickled, and it gets nothing, before it has shown
     the pool's token."""
 
-    def __init__(self, door: Door, host: Host) -> None:
-        self._door = door
+    def __init__(self, listener: "Listener", host: Host) -> None:
+        self._listener = listener
         self._host = host
         self._record: Any = None
         self.connection: Any = None
@@ -61,26 +51,26 @@ class Greeter(FrameHandler):
 
     def connected(self, connection: Any) -> None:
         self.connection = connection
-        door = self._door
-        if (len(door.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
+        listener = self._listener
+        if (len(listener.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
                 or not _same_user(connection.transport)):
-            door.drop(connection, "it is not of this user, or one of too many")
+            listener.drop(connection, "it is not of this user, or one of too many")
             return
-        door.strangers.add(self)
-        self._timer = door.loop.call_later(
+        listener.strangers.add(self)
+        self._timer = listener.loop.call_later(
             options.HELLO_TIMEOUT, self._drop, "it did not say who it is")
 
     def _drop(self, reason: str) -> None:
         self._forget()
-        self._door.drop(self.connection, reason)
+        self._listener.drop(self.connection, reason)
 
     def violated(self, exc: Exception) -> None:
         """What came by the connection is not allowed; it has been aborted."""
         self._forget()
-        self._door.count_drop(exc)
+        self._listener.count_drop(exc)
 
     def disconnected(self, exc: Exception | None) -> None:
-        if self in self._door.strangers:
+        if self in self._listener.strangers:
             self.violated(ProtocolError("it left without saying who it is"))
         if self._record is not None:
             self._record.disconnected(exc)
@@ -91,7 +81,7 @@ class Greeter(FrameHandler):
         self.connection.abort()
 
     def _forget(self) -> None:
-        self._door.strangers.discard(self)
+        self._listener.strangers.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

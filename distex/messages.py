@@ -3,9 +3,9 @@ worker with its pool.
 
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
-    pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
+    pool ──Alive, Refuse─────────────────> nanny          worker ──Ready──> pool
     pool <──Started, Exited, Memory─────── nanny
-    pool <──Failed──────────────────────── nanny
+    pool <──Failed, Leaving─────────────── nanny
 """
 
 import struct
@@ -76,6 +76,12 @@ class Alive(Message, frozen=True):
     timeout: float  # seconds without another one after which it is to be taken for gone
 
 
+class Refuse(Message, frozen=True):
+    """The pool does not want this nanny, which came by itself: end, and say so."""
+
+    reason: str
+
+
 class Started(Message, frozen=True):
     """A worker has been started."""
 
@@ -94,7 +100,7 @@ class Exited(Message, frozen=True):
 
 
 class Memory(Message, frozen=True):
-    """What the workers use, the answer to Alive."""
+    """What the workers use; said now and then to a pool on another machine."""
 
     resident: dict[int, int]  # bytes, by the workers' numbers
 
@@ -103,6 +109,10 @@ class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
     reason: str
+
+
+class Leaving(Message, frozen=True):
+    """This machine wants to leave: have its workers end what they have, and then Stop."""
 
 
 class Hello(Message, frozen=True):
@@ -126,8 +136,8 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Stop | Alive
-FromNanny = Serving | Started | Exited | Memory | Failed
+ToNanny = Configure | Spawn | Kill | Stop | Alive | Refuse
+FromNanny = Serving | Started | Exited | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

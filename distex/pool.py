@@ -18,8 +18,9 @@ from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, run_on
 from distex.functions import FunctionCache
-from distex.launch.hosts import HostSpec, parse_hosts
+from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
+from distex.launch.server import ServerLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
@@ -131,16 +132,21 @@ class Pool(concurrent.futures.Executor):
     of methods work, from any thread and any loop.
 
     Args:
-        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts.
+        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts, or if
+            workers may join (see localport).
         hosts: where remote workers run, one or several: ``"ssh://[user@]host[:port][/workers]"``,
-            or a HostSpec with options.
+            ``"host[:port][/workers]"`` where ``python -m distex.server`` runs, or a HostSpec with
+            options.
         qsize: tasks that a worker may have at a time, one that runs and those that wait there;
             coroutines overlap up to this number. More of them are sent ahead when they are known
             to be tiny; with 1 there is no sending ahead at all.
         initializer: called in each worker before it gets tasks; may be a coroutine function.
         initargs: its arguments.
-        localhost: address for hosts that connect by TCP; not supported yet.
-        localport: the port there; not supported yet.
+        localhost: address of this machine on which the pool listens by TCP for the workers of
+            hosts without ssh, and for those that join by ``python -m distex worker``; empty: the
+            one from which such a host is reached or, with a localport, every one.
+        localport: the port there; 0: any that is free. If either is given, the pool listens from
+            the start, and workers may join; else only once it has such a host.
         lazy_create: start the workers when the first task comes, not at once. In asynchronous
             code they always start then, or with ``async with``.
         worker_loop: event loop of the workers, and of the pool's own thread.
@@ -152,6 +158,7 @@ class Pool(concurrent.futures.Executor):
         spin: seconds for which the pool's loop and the workers poll, instead of sleeping, after
             the last task was sent or done; 0: not at all. To wake a sleeping process takes longer
             than a small task. It costs a CPU for each worker and one for the loop for this long.
+        tcp: what else there is to say about hosts without ssh: the secret, the keepalive time.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -175,6 +182,7 @@ class Pool(concurrent.futures.Executor):
         max_workers: int | None = None,
         mp_context: Any = None,
         spin: float = 0.0,
+        tcp: TcpOptions | None = None,
     ) -> None:
         if max_workers is not None:
             if num_workers:
@@ -188,9 +196,10 @@ class Pool(concurrent.futures.Executor):
         _check_int("qsize", qsize)
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
-        if localhost or localport:
-            raise HostError("localhost and localport are for hosts that connect by TCP, which are "
-                            "not supported yet")
+        tcp = tcp or TcpOptions()
+        _check_int("localport", localport)
+        if not 0 <= localport < 65536:
+            raise ValueError("localport must be between 0 and 65535")
         if not 0 <= spin < float("inf"):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
@@ -198,13 +207,17 @@ class Pool(concurrent.futures.Executor):
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
-            launchers=_launchers(num_workers, parse_hosts(hosts)),
+            launchers=_launchers(num_workers, parse_hosts(hosts), tcp,
+                                 may_be_joined=bool(localhost or localport)),
             qsize=qsize,
             initializer=(initializer, tuple(initargs)) if initializer is not None else None,
             loop_type=LoopType(worker_loop),
             func_pickle=PickleType(func_pickle),
             data_pickle=PickleType(data_pickle),
             spin=float(spin),
+            localhost=localhost,
+            localport=localport,
+            tcp=tcp,
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
         self._lock = threading.RLock()
@@ -356,6 +369,12 @@ class Pool(concurrent.futures.Executor):
             return []
         return [record.info() for record in self._home.supervisor.workers()]
 
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port on which the pool listens by TCP; None: on none."""
+        addresses = [] if self._home is None else self._home.supervisor.listener.addresses
+        return addresses[0] if addresses else None
+
     async def add_host_async(self, host: str | HostSpec) -> str:
         """Add a host while the pool runs, and wait until its workers are ready.
 
@@ -372,14 +391,14 @@ class Pool(concurrent.futures.Executor):
 
         When it fails, or is cancelled, nothing is left there, and the pool goes on as before.
         """
-        (launcher,) = _launchers(0, parse_hosts(host))
+        launcher = self._launcher(host)
         await self.create()
         name: str = await self._at_home(self._elastic.add(launcher))
         return name
 
     def add_host(self, host: str | HostSpec) -> str:
         """As add_host_async(), for synchronous code."""
-        (launcher,) = _launchers(0, parse_hosts(host))
+        launcher = self._launcher(host)
         self._start_and_wait()
         name: str = self._submit_home(self._elastic.add(launcher)).result()
         return name
@@ -427,6 +446,10 @@ class Pool(concurrent.futures.Executor):
         self._start_and_wait()
         self._submit_home(
             self._elastic.scale(LocalLauncher(num_workers), num_workers)).result()
+
+    def _launcher(self, host: str | HostSpec) -> Launcher:
+        (launcher,) = _launchers(0, parse_hosts(host), self._settings.tcp, may_be_joined=False)
+        return launcher
 
     @property
     def _elastic(self) -> Elastic:
@@ -707,16 +730,14 @@ def _map_options(
     return mapping.MapOptions(timeout, chunksize, ordered, star, buffersize)
 
 
-def _launchers(num_workers: int, hosts: list[HostSpec]) -> tuple[Launcher, ...]:
+def _launchers(
+    num_workers: int, hosts: list[HostSpec], tcp: TcpOptions, *, may_be_joined: bool
+) -> tuple[Launcher, ...]:
     launchers: list[Launcher] = []
-    if num_workers or not hosts:
+    if num_workers or not (hosts or may_be_joined):
         launchers.append(LocalLauncher(num_workers or usable_cpus()))
     for spec in hosts:
-        if not spec.is_ssh:
-            raise HostError(
-                f"{spec.url!r}: hosts that are not reached by ssh are not supported yet: "
-                f"use 'ssh://{spec.url}'")
-        launchers.append(SshLauncher(spec))
+        launchers.append(SshLauncher(spec) if spec.is_ssh else ServerLauncher(spec, tcp))
     return tuple(launchers)
 
 

@@ -56,6 +56,7 @@ class HostRecord:
     serves: bool = False  # the nanny has said what it is
     settled: bool = False  # all its workers were ready once
     leaving: bool = False  # it is being removed
+    refusal: str = ""  # why it is being sent away
     gone: str = ""  # why there is no nanny any more
     wanted: int | None = None  # workers that should be there; None: not known before it says
     deaths_in_series: int = 0  # of workers before they were ready

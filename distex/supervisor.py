@@ -4,7 +4,8 @@
                    │                                           │
                    └─Started, Exited──> Supervisor <───────────┘ Hello, Ready, connection lost
                                             ▲
-    add_host, remove_host, scale ──> Elastic ┘
+     hosts and workers that ──> Elastic ────┘
+     come and go
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distex import messages, options, serializers
@@ -26,6 +27,7 @@ from distex._core.lane import Lane
 from distex.elastic import Elastic
 from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
+from distex.launch.hosts import TcpOptions
 from distex.launch.stream import Launcher
 from distex.listener import Listener
 from distex.records import HostRecord, WorkerRecord
@@ -46,6 +48,14 @@ class Settings:
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
     spin: float = 0.0
+    localhost: str = ""
+    localport: int = 0
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether workers may come by themselves."""
+        return bool(self.localhost or self.localport)
 
 
 class Supervisor:
@@ -65,8 +75,10 @@ class Supervisor:
             self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
             settings.spin)
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
-        self.listener = Listener(self.loop, self)
         self.elastic = Elastic(self)
+        self.listener = Listener(
+            self.loop, self, settings.localhost, settings.localport, settings.tcp,
+            self.elastic.join)
         self.hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
         self._workers: dict[int, WorkerRecord] = {}
@@ -116,6 +128,8 @@ class Supervisor:
             self.initializer = functions.dumps(self.settings.initializer, segments), segments
         self.make_room()
         await self.listener.open()
+        if self.settings.may_be_joined:
+            await self.listener.open_tcp()
         try:
             async with asyncio.TaskGroup() as launches:
                 for host in self.hosts:
@@ -143,8 +157,7 @@ class Supervisor:
         host.gone = ""
         host.nanny = None
         host.serves = False
-        host.nanny = await host.launcher.launch(
-            host, self.listener.unix_path, self.listener.meet)
+        host.nanny = await host.launcher.launch(host, self.listener)
         if host.serves:  # its message was here sooner
             self._configure(host)
 
@@ -154,8 +167,8 @@ class Supervisor:
         host.send(messages.Configure(
             token=self._token,
             unix_path=host.nanny.unix_path,
-            host=self.listener.address[0],
-            port=self.listener.address[1],
+            host=host.nanny.address[0],
+            port=host.nanny.address[1],
             sys_path=[entry or os.getcwd() for entry in sys.path] if host.is_local else [],
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
@@ -254,6 +267,8 @@ class Supervisor:
                 return
             if host.wanted is None:
                 host.wanted = message.cpus
+            if host.launcher is None:
+                self.elastic.joined(host, message)
             host.serves = True
             if host.nanny is not None:
                 self._configure(host)
@@ -261,6 +276,9 @@ class Supervisor:
         if isinstance(message, messages.Failed):
             self._host_failed(
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
+            return
+        if isinstance(message, messages.Leaving):
+            self.elastic.leave(host)
             return
         if isinstance(message, messages.Memory):
             for number, memory in message.resident.items():
@@ -281,7 +299,7 @@ class Supervisor:
             host.deaths_in_series += 1
         for worker in list(host.workers.values()):
             self.bury(worker)
-        if self._stopping is not None or host.leaving:
+        if self._stopping is not None or host.leaving or self.elastic.let_go(host):
             return
         if not host.settled:
             self._host_failed(
