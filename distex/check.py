@@ -46,10 +46,10 @@ class _Silence:
 class _Closed:
     """Lets nobody in."""
 
-    unix_path = ""
-    address = "", 0
-
     def meet(self) -> Any:
+        raise ConnectionRefusedError("no worker was started")
+
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
         raise ConnectionRefusedError("no worker was started")
 
     async def open_tcp(self, ours: str) -> tuple[str, int]:

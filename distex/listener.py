@@ -59,33 +59,38 @@ class Listener:
         self._closed = False
         self.strangers: set[Greeter] = set()
         self.dropped = 0  # connections that were not the pool's, or broke the protocol
-        self.address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
+        self._unix_path = ""
+        self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
         self._folder: str | None = None
         self._server: asyncio.AbstractServer | None = None
         self._connections: set[Any] = set()
 
-    async def open(self) -> None:
-        """Listen for the workers of this machine."""
-        if hasattr(socket, "AF_UNIX"):
-            self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
-            sock = socket.socket(socket.AF_UNIX)
-            sock.bind(self.unix_path)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-            self._server = await self.loop.create_unix_server(
-                self.meet, sock=sock, backlog=BACKLOG)
-        else:  # Windows; untested
-            self._server = await self.loop.create_server(
-                self.meet, "127.0.0.1", 0, backlog=BACKLOG)
-            self.address = self._server.sockets[0].getsockname()[:2]
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        """Listen for the workers of this machine, unless that is done already.
 
-    @property
-    def unix_path(self) -> str:
-        """Where workers of this machine connect; empty: at the address."""
-        return str(Path(self._folder, "pool")) if self._folder else ""
+        Returns:
+            path of the Unix socket; where it is empty, address and port.
+        """
+        async with self._opening:
+            if self._server is not None:
+                pass
+            elif hasattr(socket, "AF_UNIX"):
+                self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
+                self._unix_path = str(Path(self._folder, "pool"))
+                sock = socket.socket(socket.AF_UNIX)
+                sock.bind(self._unix_path)
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+                self._server = await self.loop.create_unix_server(
+                    self.meet, sock=sock, backlog=BACKLOG)
+            else:  # Windows; untested
+                self._server = await self.loop.create_server(
+                    self.meet, "127.0.0.1", 0, backlog=BACKLOG)
+                self._address = self._server.sockets[0].getsockname()[:2]
+        return self._unix_path, self._address
 
     async def open_tcp(self, ours: str = "") -> tuple[str, int]:
-        """Listen by TCP too, unless that is done already.
+        """Listen for workers of other machines, unless that is done already.
 
         Args:
             ours: address of this machine by which another one has been reached.

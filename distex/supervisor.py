@@ -127,7 +127,6 @@ class Supervisor:
             functions = serializers.for_functions(self.settings.func_pickle)
             self.initializer = functions.dumps(self.settings.initializer, segments), segments
         self.make_room()
-        await self.listener.open()
         if self.settings.may_be_joined:
             await self.listener.open_tcp()
         try:

@@ -63,12 +63,13 @@ class LocalNanny:
     """A nanny process and the stream to it; see launch.stream.Nanny."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], stream: NannyStream, entrance: Entrance
+        self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str,
+        address: tuple[str, int],
     ) -> None:
         self._process = process
         self.stream = stream
-        self.unix_path = entrance.unix_path
-        self.address = entrance.address
+        self.unix_path = unix_path
+        self.address = address
 
     @property
     def pid(self) -> int:
@@ -103,7 +104,8 @@ class LocalLauncher:
 
     async def launch(self, listener: NannyListener, entrance: Entrance) -> LocalNanny:
         """See launch.stream.Launcher."""
+        where = await entrance.open_local()
         process, ours = start_nanny()
         loop = asyncio.get_running_loop()
         _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
-        return LocalNanny(process, stream, entrance)
+        return LocalNanny(process, stream, *where)

@@ -22,17 +22,15 @@ class NannyListener(Protocol):
 class Entrance(Protocol):
     """Where workers come in to the pool."""
 
-    address: tuple[str, int]  # for this machine, where there are no Unix sockets
-
-    @property
-    def unix_path(self) -> str:
-        """The socket for this machine; empty: there is the address."""
-
     def meet(self) -> Any:
         """The protocol for a connection that comes in another way."""
 
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        """Listen for workers of this machine: path of the Unix socket; where it is empty, address
+        and port."""
+
     async def open_tcp(self, ours: str) -> tuple[str, int]:
-        """Listen by TCP: where.
+        """Listen for workers of other machines: address and port.
 
         Args:
             ours: address of this machine by which another one has been reached.

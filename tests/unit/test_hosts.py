@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distex import HostError, HostSpec, Pool
+from distex import HostError, HostSpec
 from distex.launch.hosts import parse_hosts
 
 
