@@ -25,6 +25,11 @@ def fail():
     raise RuntimeError("this host will not do")
 
 
+def fail_if_unfit():
+    if "UNFIT" in os.environ:
+        fail()
+
+
 def runs(path):
     """How many workers run wait_for() with this path, or have."""
     return len(list(Path(path).parent.glob(f"{Path(path).name}-*")))
