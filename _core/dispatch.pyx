@@ -362,7 +362,7 @@ cdef class WorkerLink(FrameHandler):
         self.free_slots.append(slot)
         self.in_flight -= 1
         self.load_ns -= task.booked_ns
-        self.tasks_done += 1
+        self.tasks_done += task.calls
         self.dispatcher.in_flight -= 1
         task.link = None
         if self.in_flight == 0:
@@ -418,7 +418,7 @@ cdef class WorkerLink(FrameHandler):
         memcpy(&spent, body, 8)
         self.recalled = False
         self._settle(header.id & (SLOT_COUNT - 1), task)
-        self.tasks_done -= 1
+        self.tasks_done -= task.calls - header.aux
         if task.pinned:
             return self.send(task)
         self.returned.extend(task.on_returned(header.aux, <double>spent))
@@ -433,6 +433,8 @@ cdef class WorkerLink(FrameHandler):
         if dispatcher.spin:
             dispatcher.keep_awake()
         dispatcher.pump(self)
+        if self.on_retired is not None:
+            self._look_retired()
         if self.in_flight == 0 and dispatcher.in_flight and not dispatcher.balancing:
             dispatcher.balancing = True
             dispatcher.loop.call_later(BALANCE_DELAY, dispatcher._balance)
@@ -470,9 +472,25 @@ cdef class WorkerLink(FrameHandler):
             self.retiring = True
             self.out.frame(BYE, 0, 0, 0, NULL, 0, None)
 
-    def retire(self):
-        """Send it no further tasks; those it has are done."""
+    def retire(self, on_retired=None):
+        """Send it no further tasks. It gives back what it has not started, which goes to others.
+
+        Args:
+            on_retired: called once it has done all that it has; never if it is lost before that.
+        """
         self.retiring = True
+        self.on_retired = on_retired
+        if self.has_too_much():
+            self.recalled = True
+            self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+        self._look_retired()
+
+    def _look_retired(self):
+        """Say that it is retired, if it is."""
+        if self.retiring and self.in_flight == 0 and not self.lost:
+            callback, self.on_retired = self.on_retired, None
+            if callback is not None:
+                callback()
 
     def lose(self, started_id, make_exception, Py_ssize_t item=-1):
         """The worker is gone. The tasks that it may have started fail with
@@ -562,7 +580,7 @@ cdef class Dispatcher:
             return
         idle = 0
         for link in self.links:
-            idle += link.in_flight == 0
+            idle += link.in_flight == 0 and not link.retiring
         if not idle:
             return
         for link in self.links:
@@ -715,6 +733,8 @@ cdef class Dispatcher:
             if not link.idle_listed:
                 link.idle_listed = True
                 self.idle.append(link)
+            if link.on_retired is not None:
+                self.inbox.put(link._look_retired)
         if len(self.queue) or self.on_drained is not None:
             self.inbox.put(self._pump)
         return 0

@@ -15,8 +15,9 @@ from distex.options import LoopType, PickleType
 if TYPE_CHECKING:
     from distex.calls import TaskOptions
     from distex.failures import PoolClosed, PoolFull, PoolStartError, WorkerLost
-    from distex.launch.hosts import HostSpec, SshOptions
+    from distex.launch.hosts import HostSpec, SshOptions, TcpOptions
     from distex.pool import Pool
+    from distex.records import WorkerInfo
 
 __version__ = "1.0.0.dev0"
 
@@ -35,6 +36,8 @@ __all__ = [
     "SshOptions",
     "TaskInterrupted",
     "TaskOptions",
+    "TcpOptions",
+    "WorkerInfo",
     "WorkerLost",
 ]
 
@@ -47,6 +50,8 @@ _LATER = {
     "PoolStartError": "distex.failures",
     "SshOptions": "distex.launch.hosts",
     "TaskOptions": "distex.calls",
+    "TcpOptions": "distex.launch.hosts",
+    "WorkerInfo": "distex.records",
     "WorkerLost": "distex.failures",
 }
 

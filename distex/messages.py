@@ -3,8 +3,9 @@ worker with its pool.
 
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
-    pool ──Kill, Stop, Alive─────────────> nanny          worker ──Ready──> pool
-    pool <──Started, Exited, Failed─────── nanny
+    pool ──Kill, Stop, Alive, Refuse─────> nanny          worker ──Ready──> pool
+    pool <──Started, Exited, Memory─────── nanny
+    pool <──Failed, Leaving─────────────── nanny
 """
 
 import struct
@@ -84,6 +85,12 @@ class Alive(Message, frozen=True):
     timeout: float  # seconds without another one after which it is to be taken for gone
 
 
+class Refuse(Message, frozen=True):
+    """The pool does not want this nanny, which came by itself: end, and say so."""
+
+    reason: str
+
+
 class Started(Message, frozen=True):
     """A worker has been started."""
 
@@ -103,10 +110,20 @@ class Exited(Message, frozen=True):
     revoked: bool  # the nanny has killed it in order to end a task
 
 
+class Memory(Message, frozen=True):
+    """What the workers use; said now and then to a pool on another machine."""
+
+    resident: dict[int, int]  # bytes, by the workers' numbers
+
+
 class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
     reason: str
+
+
+class Leaving(Message, frozen=True):
+    """This machine wants to leave: have its workers end what they have, and then Stop."""
 
 
 class Hello(Message, frozen=True):
@@ -130,8 +147,8 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Revoke | Stop | Alive
-FromNanny = Serving | Started | Exited | Failed
+ToNanny = Configure | Spawn | Kill | Revoke | Stop | Alive | Refuse
+FromNanny = Serving | Started | Exited | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

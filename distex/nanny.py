@@ -2,7 +2,8 @@
 
     pool <──Serving─────────────────────── nanny
     pool ──Configure, Spawn, Revoke, ... ─> nanny ──fork──> worker 1 .. N
-    pool <──Started, Exited, Failed─────── nanny <─SIGCHLD─┘
+    pool <──Started, Exited, Memory─────── nanny <─SIGCHLD─┘
+    pool <──Failed, Leaving─────────────── nanny
 
 It imports once what workers need and stays without threads and without an event loop, so a fork is
 cheap and safe. When the stream from the pool ends, or the pool's process is gone, it kills its
@@ -19,13 +20,18 @@ import os
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import msgspec
+
 from distex import __version__
+from distex.errors import HostError
 from distex.interrupts import Interrupt, Interrupts
 from distex.messages import (
     PYTHON,
@@ -34,6 +40,9 @@ from distex.messages import (
     Exited,
     Failed,
     Kill,
+    Leaving,
+    Memory,
+    Refuse,
     Revoke,
     Serving,
     Spawn,
@@ -46,8 +55,11 @@ from distex.notes import ITEM, STARTED, Pages
 from distex.options import WIRE_VERSION, usable_cpus
 
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
+REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
+PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
+STOPPED, CUT_OFF, REFUSED = 0, 1, 3  # exit codes: as the pool said; the pool is gone; it said no
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -59,6 +71,15 @@ def _prctl(option: int, value: int) -> None:
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process of this machine; None: it is gone, or this is not Linux."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None
 
 
 class Child:
@@ -99,17 +120,38 @@ class Pipes:
         os.close(self._target)
 
 
+@dataclass(frozen=True)
+class Remote:
+    """What is different where workers connect to the pool by TCP."""
+
+    worker_tls: ssl.SSLContext
+    probe_tls: ssl.SSLContext
+    address: tuple[str, int] | None  # of the pool, as seen from here; None: as the pool says
+    workers: int  # how many; 0: one for each CPU
+
+    @property
+    def came_by_itself(self) -> bool:
+        """Whether it was not the pool that had this nanny started."""
+        return self.address is not None
+
+
 class Nanny:
     """Does what the pool says on one stream.
 
     Args:
         stream: to the pool.
         parent: process id whose end is this one's end too; None: not watched.
+        remote: if the workers connect by TCP.
     """
 
-    def __init__(self, stream: socket.socket | Pipes, parent: int | None) -> None:
+    def __init__(
+        self, stream: socket.socket | Pipes, parent: int | None, remote: Remote | None = None
+    ) -> None:
         self.stream = stream
         self.parent = parent
+        self.remote = remote
+        self.exitcode = CUT_OFF
+        self.leaves = False  # it was asked to
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
         self.pages = Pages()
@@ -118,12 +160,13 @@ class Nanny:
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
+        self.report_at = 0.0  # when the pool is to be told next what the workers use
         self.selector = selectors.DefaultSelector()
         self.selector.register(stream, selectors.EVENT_READ)
         self.wake: tuple[socket.socket, socket.socket] | None = None
 
-    def run(self) -> None:
-        """Serve until the pool says so or is gone."""
+    def run(self) -> int:
+        """Serve until the pool says so or is gone; the exit code."""
         if HAS_FORK:
             self.wake = socket.socketpair()
             for end in self.wake:
@@ -132,8 +175,11 @@ class Nanny:
             signal.set_wakeup_fd(self.wake[1].fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda signum, frame: None)
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
+            if self.remote is not None and self.remote.came_by_itself:
+                signal.signal(signal.SIGTERM, self._leave)
+        workers = self.remote.workers if self.remote is not None else 0
         self._send(Serving(WIRE_VERSION, __version__, PYTHON, socket.gethostname(), os.getpid(),
-                           usable_cpus()))
+                           workers or usable_cpus()))
         try:
             while self._serve():
                 pass
@@ -143,6 +189,10 @@ class Nanny:
             self.selector.close()
             for end in self.wake or ():
                 end.close()
+        return self.exitcode
+
+    def _leave(self, signum: int, frame: Any) -> None:
+        self.leaves = True
 
     def _serve(self) -> bool:
         """One round; False when all is done."""
@@ -162,6 +212,13 @@ class Nanny:
             with contextlib.suppress(BlockingIOError):
                 self.wake[0].recv(4096)
         self._reap()
+        if self.leaves:
+            self.leaves = False
+            self._send(Leaving())
+        if self.alone_at is not None and time.monotonic() > self.report_at and self.children:
+            self.report_at = time.monotonic() + REPORT_INTERVAL
+            self._send(Memory({child.number: resident_bytes(pid) or 0
+                               for pid, child in self.children.items()}))
         if self.stream in ready:
             try:
                 data = self.stream.recv(65536)
@@ -188,6 +245,12 @@ class Nanny:
                 self.interrupts.add(Interrupt(child, message.task, message.grace))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
+            if self.exitcode == CUT_OFF:
+                self.exitcode = STOPPED
+        elif isinstance(message, Refuse):
+            print(f"the pool does not want this host: {message.reason}", file=sys.stderr)
+            self.stop_at = time.monotonic()
+            self.exitcode = REFUSED
         elif isinstance(message, Alive):
             self.alone_at = time.monotonic() + message.timeout
 
@@ -204,6 +267,9 @@ class Nanny:
     def _configure(self, config: Configure) -> None:
         """Import what the workers will need, and keep it out of the garbage collector's way: what
         it does not touch stays shared."""
+        if self.remote is not None:
+            host, port = self.remote.address or (config.host, config.port)
+            config = msgspec.structs.replace(config, host=host, port=port)
         self.config = config
         if config.sys_path:
             sys.path[:] = config.sys_path
@@ -215,6 +281,17 @@ class Nanny:
         except Exception:
             self._send(Failed(traceback.format_exc()))
             return
+        if self.remote is not None:
+            try:
+                with (socket.create_connection((config.host, config.port), PROBE_TIMEOUT) as sock,
+                      self.remote.probe_tls.wrap_socket(sock)):
+                    pass
+            except OSError as exc:
+                self._send(Failed(
+                    f"workers there can't connect to the pool at {config.host}, port "
+                    f"{config.port}: {exc}. Give the pool a localhost, or a localport, that can "
+                    "be reached from there, and open it in the firewalls between"))
+                return
         gc.collect()
         gc.freeze()
 
@@ -246,7 +323,8 @@ class Nanny:
             from distex import worker
 
             assert self.config is not None
-            worker.main(self.config, child.number, child.page)
+            tls = self.remote.worker_tls if self.remote is not None else None
+            worker.main(self.config, child.number, child.page, tls)
             status = 0
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 1
@@ -259,6 +337,7 @@ class Nanny:
         """Leave behind in the child what is the nanny's."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.selector.close()
         self.stream.close()
         assert self.wake is not None
@@ -364,10 +443,36 @@ def _leave(status: int) -> NoReturn:
         os._exit(status)
 
 
-def main(fd: int) -> None:
-    """Run a nanny on this machine, on the socket with this file descriptor."""
+def main(
+    fd: int, secret: str = "", host: str = "", port: str = "0", workers: str = "0"
+) -> NoReturn:
+    """Run a nanny on the socket with this file descriptor, and exit.
+
+    Args:
+        fd: the socket; the parent process has the other end.
+        secret: file with the secret, if the pool is on another machine and workers connect by TCP.
+        host: where they do; empty: the pool says it. Otherwise the pool did not have this nanny
+            started: with SIGTERM it asks the pool to have its workers end what they do.
+        port: the port there.
+        workers: how many the pool is to have started, if it has no wish; 0: one for each CPU.
+    """
     with socket.socket(fileno=fd) as stream:
-        Nanny(stream, os.getppid()).run()
+        try:
+            remote = _remote(secret, host, int(port), int(workers)) if secret else None
+        except HostError as exc:
+            stream.sendall(pack(Failed(str(exc))))
+            sys.exit(str(exc))
+        sys.exit(Nanny(stream, os.getppid(), remote).run())
+
+
+def _remote(path: str, host: str, port: int, workers: int) -> Remote:
+    from distex.gate import PROBE, WORKER
+    from distex.secret import Secret
+
+    secret = Secret(path)
+    return Remote(
+        secret.context([WORKER], server_side=False), secret.context([PROBE], server_side=False),
+        (host, port) if host else None, workers)
 
 
 def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:

@@ -17,16 +17,18 @@ from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
 from distex.admission import Admission, AdmittedCaller
 from distex.calls import Calls, CancelRunning, TaskOptions
+from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, run_on
 from distex.failures import WorkerLost
 from distex.functions import FunctionCache
-from distex.launch.hosts import HostSpec, parse_hosts
+from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
+from distex.launch.server import ServerLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
-from distex.records import Statistics
+from distex.records import HostRecord, Statistics, WorkerInfo
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
 
@@ -135,16 +137,21 @@ class Pool(concurrent.futures.Executor):
     of methods work, from any thread and any loop.
 
     Args:
-        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts.
+        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts, or if
+            workers may join (see localport).
         hosts: where remote workers run, one or several: ``"ssh://[user@]host[:port][/workers]"``,
-            or a HostSpec with options.
+            ``"host[:port][/workers]"`` where ``python -m distex.server`` runs, or a HostSpec with
+            options.
         qsize: tasks that a worker may have at a time, one that runs and those that wait there;
             coroutines overlap up to this number. More of them are sent ahead when they are known
             to be tiny; with 1 there is no sending ahead at all.
         initializer: called in each worker before it gets tasks; may be a coroutine function.
         initargs: its arguments.
-        localhost: address for hosts that connect by TCP; not supported yet.
-        localport: the port there; not supported yet.
+        localhost: address of this machine on which the pool listens by TCP for the workers of
+            hosts without ssh, and for those that join by ``python -m distex worker``; empty: the
+            one from which such a host is reached or, with a localport, every one.
+        localport: the port there; 0: any that is free. If either is given, the pool listens from
+            the start, and workers may join; else only once it has such a host.
         lazy_create: start the workers when the first task comes, not at once. In asynchronous
             code they always start then, or with ``async with``.
         worker_loop: event loop of the workers, and of the pool's own thread.
@@ -156,6 +163,7 @@ class Pool(concurrent.futures.Executor):
         spin: seconds for which the pool's loop and the workers poll, instead of sleeping, after
             the last task was sent or done; 0: not at all. To wake a sleeping process takes longer
             than a small task. It costs a CPU for each worker and one for the loop for this long.
+        tcp: what else there is to say about hosts without ssh: the secret, the keepalive time.
         retries: how often a task is run again when the worker that ran it is lost; see TaskOptions.
         cancel_running: what becomes of a plain function that runs when its task is cancelled:
             ``"leave"``, ``"interrupt"`` or ``"kill"``; see TaskOptions.
@@ -189,6 +197,7 @@ class Pool(concurrent.futures.Executor):
         max_workers: int | None = None,
         mp_context: Any = None,
         spin: float = 0.0,
+        tcp: TcpOptions | None = None,
         retries: int = 0,
         cancel_running: CancelRunning = "leave",
         max_pending: int | None = None,
@@ -203,15 +212,14 @@ class Pool(concurrent.futures.Executor):
                 raise ValueError("max_workers must be greater than 0")
             num_workers = max_workers
         num_workers = num_workers or 0
-        _check_int("num_workers", num_workers)
+        _check_count(num_workers)
         _check_int("qsize", qsize)
-        if num_workers < 0:
-            raise ValueError("num_workers must not be negative")
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
-        if localhost or localport:
-            raise HostError("localhost and localport are for hosts that connect by TCP, which are "
-                            "not supported yet")
+        tcp = tcp or TcpOptions()
+        _check_int("localport", localport)
+        if not 0 <= localport < 65536:
+            raise ValueError("localport must be between 0 and 65535")
         if not 0 <= spin < float("inf"):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
@@ -232,13 +240,17 @@ class Pool(concurrent.futures.Executor):
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
-            launchers=_launchers(num_workers, parse_hosts(hosts)),
+            launchers=_launchers(num_workers, parse_hosts(hosts), tcp,
+                                 may_be_joined=bool(localhost or localport)),
             qsize=qsize,
             initializer=(initializer, tuple(initargs)) if initializer is not None else None,
             loop_type=LoopType(worker_loop),
             func_pickle=PickleType(func_pickle),
             data_pickle=PickleType(data_pickle),
             spin=float(spin),
+            localhost=localhost,
+            localport=localport,
+            tcp=tcp,
             on_worker_lost=on_worker_lost,
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
@@ -350,6 +362,12 @@ class Pool(concurrent.futures.Executor):
             raise
         return True
 
+    def _start_and_wait(self) -> None:
+        """For synchronous methods that wait for the pool."""
+        self._start_thread()
+        self.check_may_block()
+        self._wait_ready(None)
+
     async def create(self) -> "Pool":
         """Start the workers, if that has not begun, and wait until they are ready.
 
@@ -399,9 +417,115 @@ class Pool(concurrent.futures.Executor):
         return self._settings.qsize
 
     def capacity(self) -> int:
-        """Number of workers that are ready or, before that, that were asked for."""
-        return len(self.dispatcher.links) or sum(
-            launcher.num_workers or 1 for launcher in self._settings.launchers)
+        """Number of workers that are ready or, before that, that were asked for; at least 1."""
+        return len(self.dispatcher.links) or max(1, sum(
+            launcher.num_workers or 1 for launcher in self._settings.launchers))
+
+    # --- hosts and workers that come and go
+
+    def workers(self) -> list[WorkerInfo]:
+        """What the workers are doing, in the order in which they were started."""
+        if self._home is None:
+            return []
+        return [record.info() for record in self._home.supervisor.workers()]
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port on which the pool listens by TCP; None: on none."""
+        addresses = [] if self._home is None else self._home.supervisor.listener.addresses
+        return addresses[0] if addresses else None
+
+    async def add_host_async(self, host: str | HostSpec) -> str:
+        """Add a host while the pool runs, and wait until its workers are ready.
+
+        Args:
+            host: as in Pool's ``hosts``.
+
+        Returns:
+            its name, for remove_host().
+
+        Raises:
+            HostError: the pool has it already, or it can't be reached; the message says why.
+            PoolStartError: its workers can't be started.
+            PoolClosed: the pool was ended before that.
+
+        When it fails, or is cancelled, nothing is left there, and the pool goes on as before.
+        """
+        launcher = self._launcher(host)
+        await self.create()
+        name: str = await self._at_home(self._elastic.add(launcher))
+        return name
+
+    def add_host(self, host: str | HostSpec) -> str:
+        """As add_host_async(), for synchronous code."""
+        launcher = self._launcher(host)
+        self._start_and_wait()
+        name: str = self._submit_home(self._elastic.add(launcher)).result()
+        return name
+
+    async def remove_host_async(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """Remove a host while the pool runs, and wait until nothing is left there.
+
+        Its workers get no further tasks. What they have started they end; what they have not goes
+        to others, and waits if there are none. It goes on if the caller stops waiting for it.
+
+        Args:
+            host: a name as add_host() gives it and workers() shows it, or as in Pool's ``hosts``.
+            drain: let tasks that have started come to their end; else they fail with WorkerLost.
+
+        Raises:
+            HostError: the pool has no such host.
+        """
+        await self.create()
+        hosts = self._hosts_named(host)
+        await self._at_home(self._elastic.remove(hosts, drain))
+
+    def remove_host(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """As remove_host_async(), for synchronous code."""
+        self._start_and_wait()
+        hosts = self._hosts_named(host)
+        self._submit_home(self._elastic.remove(hosts, drain)).result()
+
+    async def scale_async(self, num_workers: int) -> None:
+        """Have so many workers on this machine; wait until they are ready, or the others gone.
+
+        Those that are too many end what they have started, as with remove_host(). With 0 and no
+        other hosts tasks wait until there are workers again.
+
+        Raises:
+            PoolStartError: they can't be started; the pool goes on with those that could.
+            PoolClosed: the pool was ended before that.
+        """
+        _check_count(num_workers)
+        await self.create()
+        await self._at_home(self._elastic.scale(LocalLauncher(num_workers), num_workers))
+
+    def scale(self, num_workers: int) -> None:
+        """As scale_async(), for synchronous code."""
+        _check_count(num_workers)
+        self._start_and_wait()
+        self._submit_home(
+            self._elastic.scale(LocalLauncher(num_workers), num_workers)).result()
+
+    def _launcher(self, host: str | HostSpec) -> Launcher:
+        (launcher,) = _launchers(0, parse_hosts(host), self._settings.tcp, may_be_joined=False)
+        return launcher
+
+    @property
+    def _elastic(self) -> Elastic:
+        assert self._home is not None
+        return self._home.supervisor.elastic
+
+    def _hosts_named(self, host: str | HostSpec) -> list[HostRecord]:
+        assert self._home is not None
+        named = [record for record in list(self._home.supervisor.hosts) if record.name == host]
+        if not named:
+            key = parse_hosts(host)[0].key
+            named = [record for record in list(self._home.supervisor.hosts)
+                     if record.launcher is not None and record.launcher.key == key]
+        if not named:
+            raise HostError(f"the pool has no host {host}: Pool.workers() shows those that it has")
+        return named
 
     # --- single tasks
 
@@ -514,10 +638,7 @@ class Pool(concurrent.futures.Executor):
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
         """As run_on_all_async(), for synchronous code."""
-        self._start_thread()
-        self.check_may_block()
-        assert self._home is not None
-        self._wait_ready(None)
+        self._start_and_wait()
         running = self._submit_home(self._run_on_all(self._function(func), args, kwargs))
         result: list[Any] = running.result()
         return result
@@ -721,17 +842,21 @@ class Pool(concurrent.futures.Executor):
         return f"<{type(self).__name__}: {state}>"
 
 
-def _launchers(num_workers: int, hosts: list[HostSpec]) -> tuple[Launcher, ...]:
+def _launchers(
+    num_workers: int, hosts: list[HostSpec], tcp: TcpOptions, *, may_be_joined: bool
+) -> tuple[Launcher, ...]:
     launchers: list[Launcher] = []
-    if num_workers or not hosts:
+    if num_workers or not (hosts or may_be_joined):
         launchers.append(LocalLauncher(num_workers or usable_cpus()))
     for spec in hosts:
-        if not spec.is_ssh:
-            raise HostError(
-                f"{spec.url!r}: hosts that are not reached by ssh are not supported yet: "
-                f"use 'ssh://{spec.url}'")
-        launchers.append(SshLauncher(spec))
+        launchers.append(SshLauncher(spec) if spec.is_ssh else ServerLauncher(spec, tcp))
     return tuple(launchers)
+
+
+def _check_count(num_workers: int) -> None:
+    _check_int("num_workers", num_workers)
+    if num_workers < 0:
+        raise ValueError("num_workers must not be negative")
 
 
 def _check_int(name: str, value: Any) -> None:

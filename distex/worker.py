@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -146,31 +147,37 @@ class Worker(LaneRunner):
         self._say(READY, Ready(error))
 
 
-async def connect(config: Configure, worker: Runner) -> None:
-    """Connect to the pool's server."""
+async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None = None) -> None:
+    """Connect to the pool."""
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
         await loop.create_unix_connection(lambda: connection, config.unix_path)
     else:
-        await loop.create_connection(lambda: connection, config.host, config.port)
+        await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
 
 
-def main(config: Configure, number: int, page: Any) -> None:
+def main(
+    config: Configure, number: int, page: Any, tls: ssl.SSLContext | None = None
+) -> None:
     """Be a worker until the pool says goodbye or is gone.
 
     Args:
         config: what the nanny was told.
         number: the worker's number in its pool.
         page: shared with the nanny, see notes.py.
+        tls: for a pool that is reached by TCP.
     """
     loop = loop_factory(config.loop_type)()
     asyncio.set_event_loop(loop)
     worker = Worker(loop, config, number, page)
     interrupts.let_in(page)
     try:
-        loop.run_until_complete(connect(config, worker))
+        loop.run_until_complete(connect(config, worker, tls))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
+        return
+    except OSError as exc:
+        print(f"distex: a worker can't connect to its pool: {exc}", file=sys.stderr)
         return
     loop.run_forever()
     tasks = asyncio.all_tasks(loop)

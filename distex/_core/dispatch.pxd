@@ -100,6 +100,9 @@ cdef class WorkerLink(FrameHandler):
     cdef bint idle_listed
     cdef readonly bint lost
     cdef readonly bint retiring
+    # told once it is retiring and has nothing left to do
+    cdef object on_retired
+    # calls that it has answered
     cdef readonly uint64_t tasks_done
     # the worker's lane, whether it was asked for or is not to be, and the call that has it
     cdef public object lane

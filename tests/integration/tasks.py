@@ -52,6 +52,11 @@ def pid_of(item):
     return os.getpid()
 
 
+def slow_pid_of(item):
+    time.sleep(0.01)
+    return os.getpid()
+
+
 def grow(items):
     """Changes its argument: the list after one more item."""
     items.append(len(items))
@@ -387,3 +392,36 @@ def change_request(value):
 
 def log_level():
     return logging.getLogger().getEffectiveLevel()
+
+
+# --- initializers that allow some workers only
+
+
+def place(folder):
+    """How many were here before."""
+    for number in range(1000):
+        try:
+            Path(folder, f"place-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return number
+    raise AssertionError("too many")
+
+
+def one_of(folder, number):
+    """Fails in all but the first so many workers."""
+    if place(folder) >= number:
+        raise RuntimeError(f"only {number} workers are allowed")
+
+
+def die_from(folder, number):
+    """Ends all workers but the first so many."""
+    if place(folder) >= number:
+        os._exit(3)
+
+
+def pass_gate_but_first(gate):
+    """The first worker passes at once; all say that they have arrived."""
+    mark(gate)
+    if place(gate):
+        pass_gate(gate)
