@@ -9,6 +9,7 @@ from distex.options import LoopType, PickleType
 if TYPE_CHECKING:
     from distex.failures import PoolClosed, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions
+    from distex.output import OutputLine
     from distex.pool import Pool
 
 __version__ = "1.0.0.dev0"
@@ -18,6 +19,7 @@ __all__ = [
     "HostError",
     "HostSpec",
     "LoopType",
+    "OutputLine",
     "PickleType",
     "Pool",
     "PoolClosed",
@@ -31,6 +33,7 @@ __all__ = [
 # imported when they are asked for: workers import this package too, and need none of them
 _LATER = {
     "HostSpec": "distex.launch.hosts",
+    "OutputLine": "distex.output",
     "Pool": "distex.pool",
     "PoolClosed": "distex.failures",
     "PoolStartError": "distex.failures",

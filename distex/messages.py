@@ -4,7 +4,8 @@ worker with its pool.
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
     pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
-    pool <──Started, Exited, Failed─────── nanny
+    pool <──Started, Printed, Exited────── nanny
+    pool <──Failed──────────────────────── nanny
 """
 
 import struct
@@ -43,6 +44,9 @@ class Configure(Message, frozen=True):
     host: str
     port: int
     sys_path: list[str]  # empty: as it is there
+    modules: bytes  # to be imported from there, see shipping.py; or empty
+    versions: dict[str, str]  # of packages that have to fit, see versions.py
+    output: bool  # whether the pool wants to have what workers print
     argv: list[str]
     loop_type: int
     func_pickle: int
@@ -80,6 +84,14 @@ class Started(Message, frozen=True):
 
     number: int
     pid: int
+
+
+class Printed(Message, frozen=True):
+    """A worker has printed something."""
+
+    pid: int
+    stream: int  # 1: stdout, 2: stderr
+    lines: bytes  # one or several, without the end of the last one
 
 
 class Exited(Message, frozen=True):
@@ -120,7 +132,7 @@ class Ready(Message, frozen=True):
 
 
 ToNanny = Configure | Spawn | Kill | Stop | Alive
-FromNanny = Serving | Started | Exited | Failed
+FromNanny = Serving | Started | Printed | Exited | Failed
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

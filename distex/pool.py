@@ -7,10 +7,11 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
-from distex import mapping, serializers
+from distex import mapping, serializers, shipping
 from distex._core.dispatch import Dispatcher, Function
 from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
@@ -22,6 +23,7 @@ from distex.launch.local import LocalLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
+from distex.output import Output, sink
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
 
@@ -150,6 +152,14 @@ class Pool(concurrent.futures.Executor):
         spin: seconds for which the pool's loop and the workers poll, instead of sleeping, after
             the last task was sent or done; 0: not at all. To wake a sleeping process takes longer
             than a small task. It costs a CPU for each worker and one for the loop for this long.
+        ship: modules that are only here. Their files, as they are now, are copied to the hosts for
+            as long as the pool lives, and imported from there; a module of a package stands for
+            the whole package. On other hosts they come before what is installed there.
+        output: where lines go that workers print to stdout and stderr. ``"terminal"``: to this
+            process's stdout and stderr, each line with its worker's host and pid before it;
+            ``"log"``: to the logger ``distex.output``, as INFO, with the same; or a function, which
+            is called on the pool's loop with an OutputLine. None: local workers write where this
+            process does, and what others print is logged.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -173,6 +183,8 @@ class Pool(concurrent.futures.Executor):
         max_workers: int | None = None,
         mp_context: Any = None,
         spin: float = 0.0,
+        ship: Sequence[ModuleType] = (),
+        output: Output = None,
     ) -> None:
         if max_workers is not None:
             if num_workers:
@@ -195,6 +207,7 @@ class Pool(concurrent.futures.Executor):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        sink(output)
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
@@ -205,6 +218,8 @@ class Pool(concurrent.futures.Executor):
             func_pickle=PickleType(func_pickle),
             data_pickle=PickleType(data_pickle),
             spin=float(spin),
+            modules=shipping.pack(ship),
+            output=output,
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
         self._lock = threading.RLock()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distex import messages, options, serializers
+from distex import messages, options, serializers, versions
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.framing import HELLO_LIMIT_BYTES
@@ -31,6 +31,7 @@ from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.greeter import Greeter
 from distex.launch.stream import Launcher
+from distex.output import Output, OutputLine, sink
 from distex.records import HostRecord, WorkerRecord
 
 logger = logging.getLogger("distex")
@@ -49,6 +50,8 @@ class Settings:
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
     spin: float = 0.0
+    modules: bytes = b""  # from shipping.pack()
+    output: Output = None
 
 
 class Supervisor:
@@ -71,6 +74,7 @@ class Supervisor:
         self.violations = 0  # connections that were dropped for what they sent
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
         self._token = secrets.token_bytes(32)
+        self._sink = sink(settings.output)
         self._folder: str | None = None
         self._server: asyncio.AbstractServer | None = None
         self._address: tuple[str, int] = ("", 0)
@@ -189,6 +193,10 @@ class Supervisor:
             host=self._address[0],
             port=self._address[1],
             sys_path=[entry or os.getcwd() for entry in sys.path] if host.launcher.is_local else [],
+            modules=self.settings.modules,
+            versions=versions.needed(
+                self.settings.func_pickle, self.settings.data_pickle),
+            output=self.settings.output is not None or not host.launcher.is_local,
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
@@ -278,6 +286,9 @@ class Supervisor:
             if host.nanny is not None:
                 self._configure(host)
             return
+        if isinstance(message, messages.Printed):
+            self._print(host, message)
+            return
         if isinstance(message, messages.Failed):
             self.start_failed(f"the nanny on {host.name} can't start workers: {message.reason}")
             return
@@ -288,6 +299,16 @@ class Supervisor:
         if isinstance(message, messages.Exited):
             worker.exited = message
             self.worker_changed(worker)
+
+    def _print(self, host: HostRecord, printed: messages.Printed) -> None:
+        """A worker has printed something."""
+        stream = "stderr" if printed.stream == 2 else "stdout"
+        for text in printed.lines.decode(errors="replace").split("\n"):
+            try:
+                self._sink(OutputLine(host.name, printed.pid, stream, text))
+            except Exception:
+                logger.exception("distex: what worker %d on %s printed can't be passed on",
+                                 printed.pid, host.name)
 
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from distex import serializers
+from distex import serializers, versions
 from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
@@ -57,10 +57,11 @@ def loop_factory(kind: int) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def preload(config: Configure | None) -> None:
-    """Import what a worker with this configuration will need."""
+    """Import what a worker with this configuration will need; HostError if it does not fit."""
     import cloudpickle  # noqa: F401
 
     if config is not None:
+        versions.check(config.versions)
         loop_factory(config.loop_type)
         serializers.for_functions(config.func_pickle)
         serializers.for_data(config.data_pickle)

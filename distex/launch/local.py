@@ -1,6 +1,7 @@
 """A nanny on this machine: a fresh interpreter at the other end of a socket pair."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -38,6 +39,8 @@ class LocalNanny:
             if loop.time() > deadline:
                 self._process.kill()
             await asyncio.sleep(POLL_INTERVAL)
+        with contextlib.suppress(TimeoutError):  # its last words are on the way
+            await asyncio.wait_for(self.stream.ended.wait(), timeout)
 
     def kill(self) -> None:
         """End it at once, without the loop. Its workers die with it."""

@@ -62,6 +62,7 @@ class NannyStream(asyncio.Protocol):
         self._unpacker = Unpacker(to_nanny=False)
         self._transport: Any = None
         self._reason = "its nanny process is gone"
+        self.ended = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -78,6 +79,7 @@ class NannyStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.ended.set()
         self._listener.nanny_gone(self._reason if exc is None else f"{self._reason}: {exc}")
 
     def send(self, message: Message) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import subprocess
 
 import pytest
 import uvloop
@@ -108,3 +110,22 @@ def behind_network(sshd, network):
         url = sshd.url(workers).replace(str(sshd.port), str(network.port))
         return HostSpec(url, sshd.options(known_hosts=known, **options))
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk with room for so many files and folders, its root included."""
+    mounted = []
+
+    def mount(inodes):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
+        if os.getuid() != 0 or subprocess.run(command).returncode:
+            pytest.skip("a disk can't be mounted here: it takes root")
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", disk], check=True)

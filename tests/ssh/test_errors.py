@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -273,25 +271,6 @@ def test_no_temporary_folder(make_sshd):
         "sys.argv[:2] = ['-c']; exec(sys.argv.pop())\" \"$@\"")
     message = start_error(sshd.spec(python=python, working_directory=""))
     assert "no folder can be made for temporary files" in message
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk with room for so many files and folders, its root included."""
-    mounted = []
-
-    def mount(inodes):
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
-        if os.getuid() != 0 or subprocess.run(command).returncode:
-            pytest.skip("a disk can't be mounted here: it takes root")
-        mounted.append(disk)
-        return disk
-
-    yield mount
-    for disk in mounted:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_full_disk(make_sshd, tmp_path, small_disk):

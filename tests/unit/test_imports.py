@@ -12,11 +12,11 @@ SOURCES = PACKAGE.parent / "_core"
 
 # from the ground up; a module may import from lower floors, and from its own one those before it
 FLOORS = [
-    ["errors", "failures", "options"],
+    ["errors", "failures", "options", "output"],
     ["_core.iteration", "_core.flatten", "_core.framing", "_core.codec", "messages",
-     "serializers"],
+     "serializers", "versions"],
     ["_core.dispatch", "_core.lane", "_core.futures", "_core.protocol", "_core.execute",
-     "functions", "namespace"],
+     "functions", "namespace", "shipping"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",
      "worker", "nanny", "server"],
     ["records", "greeter", "supervisor", "mapping", "executor"],
