@@ -187,7 +187,7 @@ class SshLauncher:
     @property
     def _known_name(self) -> str:
         spec = self.spec
-        return spec.host if spec.port is None else f"'[{spec.host}]:{spec.port}'"
+        return spec.host if spec.port in (None, 22) else f"'[{spec.host}]:{spec.port}'"
 
     def _arguments(self) -> dict[str, Any]:
         """What is said to asyncssh beyond ~/.ssh/config."""
