@@ -11,7 +11,7 @@ from distex import Pool, PoolStartError, WorkerLost
 from distex.launch import ssh
 
 from .support import is_alive, wait_until
-from .tasks import double
+from .tasks import address, double
 
 KEEPALIVE = 1.5  # seconds
 
@@ -20,11 +20,6 @@ KEEPALIVE = 1.5  # seconds
 def impatient_nannies(monkeypatch):
     """They take a silent pool for gone soon."""
     monkeypatch.setattr(ssh, "ALONE_FACTOR", 2)
-
-
-def address():
-    """Of the host on which a worker runs."""
-    return os.environ["SSH_CONNECTION"].split()[2]
 
 
 def specs(hosts, workers=2, **options):
