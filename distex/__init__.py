@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distex.calls import TaskOptions
     from distex.failures import PoolClosed, PoolFull, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions, TcpOptions
+    from distex.output import OutputLine
     from distex.pool import Pool
     from distex.records import WorkerInfo
 
@@ -26,6 +27,7 @@ __all__ = [
     "HostError",
     "HostSpec",
     "LoopType",
+    "OutputLine",
     "PickleType",
     "Pool",
     "PoolClosed",
@@ -44,6 +46,7 @@ __all__ = [
 # imported when they are asked for: workers import this package too, and need none of them
 _LATER = {
     "HostSpec": "distex.launch.hosts",
+    "OutputLine": "distex.output",
     "Pool": "distex.pool",
     "PoolClosed": "distex.failures",
     "PoolFull": "distex.failures",

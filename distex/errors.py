@@ -116,6 +116,19 @@ def dump_exception(
     return _describe(exc), _format(exc), pickled
 
 
+def _missing(module: str, where: object) -> str:
+    """What to do where a worker has no such module."""
+    from importlib.util import find_spec
+
+    top = module.partition(".")[0]
+    try:
+        is_here = top != "__main__" and find_spec(top) is not None
+    except (ImportError, ValueError):
+        is_here = False
+    install = f"{where} has no module {module!r}: install it there"
+    return f"{install}, or send yours along with Pool(ship=[{top}])" if is_here else install
+
+
 def load_exception(
     dumped: tuple[str, str, bytes | None], where: object, not_loaded: str | None = None,
     loads: Callable[[bytes], Any] = pickle.loads,
@@ -139,6 +152,8 @@ def load_exception(
     error = exc if isinstance(exc, BaseException) else RemoteException(description, text)
     if error is exc:
         error.__cause__ = RemoteTraceback(text)
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        error.add_note(_missing(exc.name, where))
     if not_loaded is not None:
         error.add_note(f"raised while {not_loaded} was being loaded on {where}")
     return error

@@ -4,8 +4,8 @@ worker with its pool.
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
     pool ──Kill, Stop, Alive, Refuse─────> nanny          worker ──Ready──> pool
-    pool <──Started, Exited, Memory─────── nanny
-    pool <──Failed, Leaving─────────────── nanny
+    pool <──Started, Printed, Exited────── nanny
+    pool <──Memory, Failed, Leaving─────── nanny
 """
 
 import struct
@@ -44,6 +44,9 @@ class Configure(Message, frozen=True):
     host: str
     port: int
     sys_path: list[str]  # empty: as it is there
+    modules: bytes  # to be imported from there, see shipping.py; or empty
+    versions: dict[str, str]  # of packages that have to fit, see versions.py
+    output: bool  # whether the pool wants to have what workers print
     argv: list[str]
     loop_type: int
     func_pickle: int
@@ -98,6 +101,14 @@ class Started(Message, frozen=True):
     pid: int
 
 
+class Printed(Message, frozen=True):
+    """A worker has printed something."""
+
+    pid: int
+    stream: int  # 1: stdout, 2: stderr
+    lines: bytes  # one or several, without the end of the last one
+
+
 class Exited(Message, frozen=True):
     """A worker is gone."""
 
@@ -148,7 +159,7 @@ class Ready(Message, frozen=True):
 
 
 ToNanny = Configure | Spawn | Kill | Revoke | Stop | Alive | Refuse
-FromNanny = Serving | Started | Exited | Memory | Failed | Leaving
+FromNanny = Serving | Started | Printed | Exited | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,10 +8,11 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from distex import mapping, serializers
+from distex import mapping, serializers, shipping
 from distex._core.dispatch import Dispatcher, Function, Limits
 from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
@@ -28,6 +29,7 @@ from distex.launch.server import ServerLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
+from distex.output import Output, sink
 from distex.records import HostRecord, Statistics, WorkerInfo
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
@@ -174,6 +176,14 @@ class Pool(concurrent.futures.Executor):
             or ``"raise"`` PoolFull.
         on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
             that is lost.
+        ship: modules that are only here. Their files, as they are now, are copied to the hosts for
+            as long as the pool lives, and imported from there; a module of a package stands for
+            the whole package. On other hosts they come before what is installed there.
+        output: where lines go that workers print to stdout and stderr. ``"terminal"``: to this
+            process's stdout and stderr, each line with its worker's host and pid before it;
+            ``"log"``: to the logger ``distex.output``, as INFO, with the same; or a function, which
+            is called on the pool's loop with an OutputLine. None: local workers write where this
+            process does, and what others print is logged.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -203,6 +213,8 @@ class Pool(concurrent.futures.Executor):
         max_pending: int | None = None,
         when_full: Literal["wait", "raise"] = "wait",
         on_worker_lost: Callable[[WorkerLost], object] | None = None,
+        ship: Sequence[ModuleType] = (),
+        output: Output = None,
     ) -> None:
         if max_workers is not None:
             if num_workers:
@@ -237,6 +249,7 @@ class Pool(concurrent.futures.Executor):
         self._options = TaskOptions(retries=retries, cancel_running=cancel_running)
         self._limits = self._options.limits()
         self._calls: dict[TaskOptions, Calls] = {}
+        sink(output)
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
@@ -252,6 +265,8 @@ class Pool(concurrent.futures.Executor):
             localport=localport,
             tcp=tcp,
             on_worker_lost=on_worker_lost,
+            modules=shipping.pack(ship),
+            output=output,
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
         self._lock = threading.RLock()

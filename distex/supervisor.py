@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from distex import messages, options, serializers
+from distex import messages, options, serializers, versions
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.lane import Lane
@@ -30,6 +30,7 @@ from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.launch.hosts import TcpOptions
 from distex.launch.stream import Launcher
 from distex.listener import Listener
+from distex.output import Output, OutputLine, sink
 from distex.records import HostRecord, Statistics, WorkerRecord
 
 logger = logging.getLogger("distex")
@@ -51,12 +52,14 @@ class Settings:
     localhost: str = ""
     localport: int = 0
     tcp: TcpOptions = field(default_factory=TcpOptions)
+    on_worker_lost: Callable[[WorkerLost], object] | None = None
+    modules: bytes = b""  # from shipping.pack()
+    output: Output = None
 
     @property
     def may_be_joined(self) -> bool:
         """Whether workers may come by themselves."""
         return bool(self.localhost or self.localport)
-    on_worker_lost: Callable[[WorkerLost], object] | None = None
 
 
 class Supervisor:
@@ -84,6 +87,7 @@ class Supervisor:
             self.elastic.join)
         self.hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
+        self._sink = sink(settings.output)
         self._workers: dict[int, WorkerRecord] = {}
         self._next_number = 1
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -172,6 +176,10 @@ class Supervisor:
             host=host.nanny.address[0],
             port=host.nanny.address[1],
             sys_path=[entry or os.getcwd() for entry in sys.path] if host.is_local else [],
+            modules=self.settings.modules,
+            versions=versions.needed(
+                self.settings.func_pickle, self.settings.data_pickle),
+            output=self.settings.output is not None or not host.is_local,
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
@@ -275,6 +283,9 @@ class Supervisor:
             if host.nanny is not None:
                 self._configure(host)
             return
+        if isinstance(message, messages.Printed):
+            self._print(host, message)
+            return
         if isinstance(message, messages.Failed):
             self._host_failed(
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
@@ -294,6 +305,16 @@ class Supervisor:
         if isinstance(message, messages.Exited):
             worker.exited = message
             self.worker_changed(worker)
+
+    def _print(self, host: HostRecord, printed: messages.Printed) -> None:
+        """A worker has printed something."""
+        stream = "stderr" if printed.stream == 2 else "stdout"
+        for text in printed.lines.decode(errors="replace").split("\n"):
+            try:
+                self._sink(OutputLine(host.name, printed.pid, stream, text))
+            except Exception:
+                logger.exception("distex: what worker %d on %s printed can't be passed on",
+                                 printed.pid, host.name)
 
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""

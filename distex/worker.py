@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from distex import interrupts, serializers
+from distex import interrupts, serializers, versions
 from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
@@ -59,10 +59,11 @@ def loop_factory(kind: int) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def preload(config: Configure | None) -> None:
-    """Import what a worker with this configuration will need."""
+    """Import what a worker with this configuration will need; HostError if it does not fit."""
     import cloudpickle  # noqa: F401
 
     if config is not None:
+        versions.check(config.versions)
         loop_factory(config.loop_type)
         serializers.for_functions(config.func_pickle)
         serializers.for_data(config.data_pickle)

@@ -21,7 +21,8 @@ SMALLEST = {
     "settle": 0.0, "naps": False,
 }
 FIGURES = {  # each measurement gives one of them
-    "per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled"}
+    "per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled",
+    "to_worker"}
 
 
 def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
