@@ -32,7 +32,7 @@ from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_i
 from distex._core.lane cimport Lane
 
 from distex._core.lane import LaneClosed
-from distex.errors import ProtocolError
+from distex.errors import ProtocolError, annotate
 
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
@@ -436,8 +436,7 @@ cdef class ChunkTask(Task):
                 if n == 0:
                     raise
                 out.size = mark
-                exc.add_note(
-                    f"raised while an argument of {self.function.name} was being pickled")
+                annotate(exc, f"raised while an argument of {self.function.name} was being pickled")
                 self.tail_error = exc
                 self.calls = n
                 break
@@ -462,7 +461,7 @@ cdef class ChunkTask(Task):
                 values.append(codec.get(cursor, segments))
         except BaseException as exc:
             self._collect(values)
-            exc.add_note("raised while a result was being read")
+            annotate(exc, "raised while a result was being read")
             self._end(exc)
             return 1
         self._collect(values)
@@ -648,8 +647,8 @@ cdef class Caller:
             try:
                 task.put(scratch, self.dispatcher.codec, segments)
             except BaseException as exc:
-                exc.add_note(
-                    f"raised while the arguments of {task.function.name} were being pickled")
+                annotate(
+                    exc, f"raised while the arguments of {task.function.name} were being pickled")
                 lane.error = exc
                 return 0
             lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,21 @@ class LaneRunner(Runner):
         self.config = config
         self.number = number
         self.shared_page = page
+        os.register_at_fork(after_in_child=self._in_fork)
+
+    def _in_fork(self) -> None:
+        """A task has forked. The child is cut off from the pool, as two would answer and two would
+        read what comes; it ends where the task ends."""
+        if self.forked:
+            return
+        self.forked = True
+        transport = self.connection.transport
+        if transport is not None:
+            nobody, self.kept_open = socket.socketpair()
+            os.dup2(nobody.fileno(), transport.get_extra_info("socket").fileno(), False)
+            nobody.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, or another thread's
+            self.loop.call_soon(os._exit, 0)
 
     def _hello(self, lane: bool) -> None:
         self._say(HELLO, Hello(
@@ -105,11 +121,14 @@ class LaneRunner(Runner):
 class Worker(LaneRunner):
     """Runs what comes by the worker's main connection, and does what else the pool says."""
 
+    gone = False  # the connection, and with it the worker's purpose
+
     def connected(self, connection: Any) -> None:
         Runner.connected(self, connection)
         self._hello(lane=False)
 
     def disconnected(self, exc: Exception | None) -> None:
+        self.gone = True
         self.loop.stop()
 
     def control(
@@ -155,6 +174,17 @@ async def connect(config: Configure, worker: Runner) -> None:
         await loop.create_connection(lambda: connection, config.host, config.port)
 
 
+def run(worker: Worker) -> None:
+    """Run its loop until its connection is gone, whatever tasks do to the loop meanwhile."""
+    while not worker.gone:
+        try:
+            worker.loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as exc:  # not in a task of the pool's: it has those
+            worker.loop.call_exception_handler(
+                {"message": "raised in a callback, or a task, that was left behind",
+                 "exception": exc})
+
+
 def main(config: Configure, number: int, page: Any) -> None:
     """Be a worker until the pool says goodbye or is gone.
 
@@ -170,7 +200,7 @@ def main(config: Configure, number: int, page: Any) -> None:
         loop.run_until_complete(connect(config, worker))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
         return
-    loop.run_forever()
+    run(worker)
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

@@ -1,0 +1,78 @@
+"""What a test could leave behind: processes, threads, open files, folders of pools."""
+
+import contextlib
+import gc
+import glob
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+
+LEAVE_SECONDS = 10.0  # how long what a test used may take to be gone
+MARK = f"DISTEX_TESTS_{os.getpid()}"  # in the environment of every process that a test starts
+
+
+def processes() -> set[str]:
+    """Those that tests have started and that go on, orphans included; zombies are dead."""
+    me = psutil.Process()
+    mine = {child.pid for child in me.children(recursive=True)}
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.pid != me.pid and process.status() != psutil.STATUS_ZOMBIE and (
+                    process.pid in mine or MARK in process.environ()):
+                found.add(f"process {process.pid}: {process.cmdline()}")
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    return found
+
+
+def threads() -> set[str]:
+    """Threads that keep the interpreter from ending, and the pools' own."""
+    return {f"thread {thread.name} ({thread.ident})" for thread in threading.enumerate()
+            if not thread.daemon or thread.name.startswith("distex")}
+
+
+def open_files() -> set[str]:
+    """What the file descriptors refer to; a socket and a pipe have numbers of their own."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"descriptor {fd}: {os.readlink(f'/proc/self/fd/{fd}')}")
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return found
+
+
+def folders() -> set[str]:
+    """Temporary folders of pools."""
+    return set(glob.glob(os.path.join(tempfile.gettempdir(), "distex-*")))
+
+
+LOOKS = [processes, threads, folders] + ([open_files] if sys.platform == "linux" else [])
+
+
+def everything() -> set[str]:
+    """All that a test could leave behind."""
+    return set().union(*(look() for look in LOOKS))
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """AssertionError if more is there some time after the block than was before."""
+    before = everything()
+    yield
+    deadline = time.monotonic() + LEAVE_SECONDS
+    gc_done = False
+    while left := everything() - before:
+        if not gc_done:  # only then: it takes long
+            gc.collect()
+            gc_done = True
+            continue
+        if time.monotonic() > deadline:
+            raise AssertionError("left behind:\n" + "\n".join(sorted(left)))
+        time.sleep(0.01)
