@@ -21,6 +21,7 @@ from concurrent.futures._base import (
     CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
 )
 from asyncio import get_running_loop
+from logging import getLogger
 from threading import Condition
 from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
@@ -33,6 +34,8 @@ from distex._core.lane cimport Lane
 
 from distex._core.lane import LaneClosed
 from distex.errors import ProtocolError, annotate
+
+logger = getLogger("concurrent.futures")  # as the base class does
 
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
@@ -369,6 +372,13 @@ cdef class ConcurrentTask(Task):
             self.args = None
             self.kwargs = None
         return True
+
+    def _invoke_callbacks(self):
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # SystemExit too: it would end the loop that runs the pool
+                logger.exception("exception calling callback for %r", self)
 
     def _check_thread(self):
         function = self.function

@@ -83,7 +83,7 @@ def _describe(exc: BaseException) -> str:
 
 def _format(exc: BaseException) -> str:
     """The traceback from the task's own first frame on."""
-    tb = BaseException.__traceback__.__get__(exc)  # type: ignore[attr-defined]
+    tb = vars(BaseException)["__traceback__"].__get__(exc)
     while tb is not None and tb.tb_frame.f_code.co_filename.endswith("_core/execute.pyx"):
         tb = tb.tb_next
     try:
@@ -136,7 +136,7 @@ def load_exception(
     if issubclass(type(exc), BaseException):  # whatever it says itself of its class
         error = exc  # type: ignore[assignment]
         # not by an assignment, which a class may refuse: a frozen dataclass, say
-        BaseException.__cause__.__set__(error, RemoteTraceback(text))  # type: ignore[attr-defined]
+        vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
     if not_loaded is not None:
         annotate(error, f"raised while {not_loaded} was being loaded on {where}")
     return error

@@ -22,7 +22,7 @@ import numpy
 import pytest
 from leftovers import nothing_left
 
-from distex import RemoteException, WorkerLost
+from distex import PoolStartError, RemoteException, WorkerLost
 
 from . import hostile, tasks
 from .support import wait_until
@@ -522,6 +522,107 @@ def test_the_worst_gives_a_clear_error_or_the_right_result(pool, case):
         case.end.check(ok, outcome)
         outcome = None
     all_is_well(pool)
+
+
+# --- input of maps that fails
+
+INPUT_ERRORS = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError,
+                hostile.NotOrdinary]
+ITEMS = 500
+
+
+def items_until(exception_type):
+    yield from range(ITEMS)
+    raise exception_type("no more")
+
+
+async def items_until_async(exception_type):
+    for x in range(ITEMS):
+        yield x
+    raise exception_type("no more")
+
+
+def results_and_end(pool, func, items, asynchronous):
+    """What a map gives, and the exception that ends it."""
+    results = []
+
+    async def take():
+        try:
+            async for result in pool.map_async(func, items):
+                results.append(result)
+        except BaseException as exc:
+            return exc
+
+    if asynchronous:
+        return results, asyncio.run(take())
+    try:
+        results.extend(pool.map(func, items))
+    except BaseException as exc:
+        return results, exc
+    return results, None
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["map", "map_async"])
+@pytest.mark.parametrize("make", [items_until, items_until_async])
+def test_a_map_gives_all_results_and_then_what_its_input_raised(pool, make, asynchronous):
+    list(pool.map(tasks.double, range(1000)))  # chunks hold many items from now on
+    for exception_type in INPUT_ERRORS:
+        results, end = results_and_end(pool, tasks.double, make(exception_type), asynchronous)
+        assert type(end).__name__ == exception_type.__name__, repr(end)
+        assert results == [2 * x for x in range(ITEMS)]
+    all_is_well(pool)
+
+
+@pytest.mark.parametrize("exception_type", [SystemExit, KeyboardInterrupt, hostile.NotOrdinary])
+def test_what_would_end_a_program_does_not_end_the_pools_own_loop(pool, exception_type, caplog):
+    throws = partial(hostile.throw, exception_type)
+    for asynchronous in False, True:
+        results, end = results_and_end(pool, throws, items_until_async(ValueError), asynchronous)
+        assert results == [] and type(end) is exception_type
+    with pytest.raises(exception_type):
+        pool.run_on_all(throws)
+    future = pool.submit(hostile.identity, 1)
+    seen = []
+    for callback in throws, seen.append:
+        future.add_done_callback(callback)
+    assert future.result(TIMEOUT) == 1
+    wait_until(lambda: seen, what="the callback after the one that raises")
+    all_is_well(pool)
+
+
+# --- initializers
+
+
+INITIALIZERS_THAT_FAIL = [
+    ("raises SystemExit", sys.exit, (3,), "SystemExit: 3"),
+    ("raises KeyboardInterrupt", hostile.throw, (KeyboardInterrupt, "k"), "KeyboardInterrupt: k"),
+    ("raises CancelledError", hostile.throw_async, (asyncio.CancelledError, "c"), "CancelledError"),
+    ("raises what can't be shown", hostile.throw, (hostile.MuteAndCannotReduce, SystemExit), "Mute"),
+    ("raises what can't be pickled", hostile.throw, (hostile.WithALock,), "with a lock"),
+    ("kills", hostile.kill, (), "SIGKILL"),
+]
+INITIALIZERS_THAT_DO_NOT = [
+    ("gives what can't be pickled", hostile.generator, ()),
+    ("closes stdout", hostile.close_stdout, ()),
+    ("leaves a thread", hostile.leave_thread, ()),
+    ("blocks signals", hostile.block_signals, ()),
+    ("stops the loop", hostile.stop_the_loop, ()),
+    ("forks", hostile.fork_and_return, ()),
+]
+
+
+@pytest.mark.parametrize(("name", "func", "args", "says"), INITIALIZERS_THAT_FAIL,
+                         ids=[case[0] for case in INITIALIZERS_THAT_FAIL])
+def test_an_initializer_that_fails_is_a_clear_error(make_pool, name, func, args, says):
+    with pytest.raises(PoolStartError, match=says):
+        make_pool(1, initializer=func, initargs=args)
+
+
+@pytest.mark.parametrize(("name", "func", "args"), INITIALIZERS_THAT_DO_NOT,
+                         ids=[case[0] for case in INITIALIZERS_THAT_DO_NOT])
+def test_an_initializer_that_does_something_strange(make_pool, name, func, args):
+    with make_pool(1, initializer=func, initargs=args) as pool:
+        assert pool.run(tasks.double, 4) == 8
 
 
 def test_there_are_a_hundred_cases_and_each_has_its_name():
