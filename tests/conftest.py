@@ -11,8 +11,6 @@ A test that takes ``loop`` runs twice, under uvloop and under asyncio's own even
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 import uvloop
 from hypothesis import settings
-from leftovers import MARK, nothing_left
+from leftovers import nothing_left, own_surroundings
 
 from distex import LoopType
 
@@ -56,17 +54,15 @@ def loop(request: pytest.FixtureRequest) -> Loop:
 # --- nothing is left behind
 
 
+surroundings = own_surroundings()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Mark all processes to come, and give the run a folder for temporary files of its own."""
-    uvloop.new_event_loop().close()  # the first one opens a pipe for the whole process
-    os.environ[MARK] = "1"
-    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dt-")  # short: sockets in it have paths
-    tempfile.tempdir = None
+    surroundings.__enter__()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(os.environ.pop("TMPDIR"), ignore_errors=True)
-    tempfile.tempdir = None
+    surroundings.__exit__(None, None, None)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import glob
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -11,9 +12,24 @@ import time
 from collections.abc import Iterator
 
 import psutil
+import uvloop
 
 LEAVE_SECONDS = 10.0  # how long what a test used may take to be gone
 MARK = f"DISTEX_TESTS_{os.getpid()}"  # in the environment of every process that a test starts
+
+
+@contextlib.contextmanager
+def own_surroundings() -> Iterator[None]:
+    """Mark all processes to come, and have a folder for temporary files that is nobody else's."""
+    uvloop.new_event_loop().close()  # the first one opens a pipe for the whole process
+    os.environ[MARK] = "1"
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dt-")  # short: sockets in it have paths
+    tempfile.tempdir = None
+    try:
+        yield
+    finally:
+        shutil.rmtree(os.environ.pop("TMPDIR"), ignore_errors=True)
+        tempfile.tempdir = None
 
 
 def processes() -> set[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
-from leftovers import MARK, nothing_left
+from leftovers import nothing_left, own_surroundings
 from races import race
 from ssh.support import SSHD, Sshd
 from storm import Report, Tally, killer, nanny_pids, storm, worker_pids
@@ -40,13 +40,13 @@ def show(name: str, kills: int, tally: Tally) -> None:
 
 
 def worker_storm(seconds: float, loop: LoopType) -> Report:
-    with Pool(2, qsize=4, worker_loop=loop) as pool:
+    with Pool(4, qsize=4, worker_loop=loop) as pool:
         return storm(pool, killer(partial(worker_pids, pool)), seconds, calm=1.0,
                      progress=partial(show, f"workers, {loop.name}"))
 
 
 def nanny_storm(seconds: float, loop: LoopType) -> Report:
-    with Pool(2, qsize=4, worker_loop=loop) as pool:
+    with Pool(4, qsize=4, worker_loop=loop) as pool:
         return storm(pool, killer(partial(nanny_pids, pool)), seconds, interval=0.5, calm=1.0,
                      progress=partial(show, f"nanny, {loop.name}"))
 
@@ -81,7 +81,6 @@ def races(seconds: float, loop: LoopType) -> str:
 def main(seconds: float) -> int:
     logging.getLogger("distex").setLevel(logging.CRITICAL)  # each death is a warning
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
-    os.environ[MARK] = "1"
     rounds: list[Callable[[float, LoopType], object]] = [worker_storm, nanny_storm, races]
     if SSHD is not None:
         rounds += [sshd_storm, remote_nanny_storm]
@@ -121,4 +120,6 @@ def main(seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(os.environ.get("SECONDS") or 300)))
+    with own_surroundings():
+        status = main(float(os.environ.get("SECONDS") or 300))
+    sys.exit(status)
