@@ -90,9 +90,8 @@ class LaneRunner(Runner):
         self.config = config
         self.number = number
         self.shared_page = page
-        os.register_at_fork(after_in_child=self._in_fork)
 
-    def _in_fork(self) -> None:
+    def in_fork(self) -> None:
         """A task has forked. The child is cut off from the pool, as two would answer and two would
         read what comes; it ends where the task ends."""
         if self.forked:
@@ -148,6 +147,7 @@ class Worker(LaneRunner):
             super().control(kind, flags, aux, id, body, segments)
 
     async def _open(self, lane: LaneRunner) -> None:
+        watch_forks(lane)
         with contextlib.suppress(OSError):  # the pool has ended in the meantime
             await connect(self.config, lane)
 
@@ -174,6 +174,12 @@ async def connect(config: Configure, worker: Runner) -> None:
         await loop.create_connection(lambda: connection, config.host, config.port)
 
 
+def watch_forks(runner: LaneRunner) -> None:
+    """Have it told of the forks of this process, in them."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=runner.in_fork)
+
+
 def run(worker: Worker) -> None:
     """Run its loop until its connection is gone, whatever tasks do to the loop meanwhile."""
     while not worker.gone:
@@ -196,6 +202,7 @@ def main(config: Configure, number: int, page: Any) -> None:
     loop = loop_factory(config.loop_type)()
     asyncio.set_event_loop(loop)
     worker = Worker(loop, config, number, memoryview(page).cast("Q"))
+    watch_forks(worker)
     try:
         loop.run_until_complete(connect(config, worker))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
