@@ -23,7 +23,7 @@ from collections import deque
 from distex._core.framing cimport (
     BYE, CALL, CANCEL, CANCELLED, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
 )
-from distex.errors import ProtocolError, load_exception
+from distex.errors import ProtocolError, annotate, load_exception
 
 cdef extern from *:
     """
@@ -197,7 +197,7 @@ cdef class Task:
         try:
             value = codec.get(cursor, segments)
         except BaseException as exc:
-            exc.add_note(f"raised while the result of {self.function.name} was being read")
+            annotate(exc, f"raised while the result of {self.function.name} was being read")
             self.fail(exc)
         else:
             self.succeed(value)
@@ -298,7 +298,7 @@ cdef class WorkerLink(FrameHandler):
             try:
                 task.put(scratch, dispatcher.codec, segments)
             except BaseException as exc:
-                exc.add_note(f"raised while the arguments of {function.name} were being pickled")
+                annotate(exc, f"raised while the arguments of {function.name} were being pickled")
                 task.fail(exc)
                 return 0
             if self.lost:  # while pickling

@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
+import os
 from collections import deque
 from functools import partial
 
@@ -22,7 +23,7 @@ from distex._core.framing cimport (
     Buffer, FrameHandler, Header, Kind,
 )
 from distex._core.references cimport owned
-from distex.errors import ProtocolError, TaskInterrupted
+from distex.errors import ProtocolError, TaskInterrupted, annotate
 
 cdef extern from *:
     """
@@ -321,6 +322,7 @@ cdef class Runner(FrameHandler):
                 value = function(*args, **kwargs)
             self.page[RUNNING] = 0
             args = kwargs = None
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             mark = self.out.begin(RESULT, 0, _clamp(self.now_ns - began), id)
             if self.codec.put_native(self.out, value):
@@ -337,6 +339,7 @@ cdef class Runner(FrameHandler):
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
             self.page[RUNNING] = 0
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
         self.page[FINISHED] = id
@@ -386,6 +389,7 @@ cdef class Runner(FrameHandler):
                     value = PyObject_CallOneArg(function, item)
                 page[RUNNING] = 0
                 item = None
+                self._leave_fork()
                 n += 1
                 if native and put_number(results, <PyObject*>value):
                     job.done += 1
@@ -413,6 +417,7 @@ cdef class Runner(FrameHandler):
                     return False
         except BaseException as exc:
             self.page[RUNNING] = 0
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             if job.unsent:
                 self._send_results(job, PART)
@@ -425,11 +430,22 @@ cdef class Runner(FrameHandler):
         return True
 
     cdef int _chunk_value(self, Job job, object value) except -1:
-        self.codec.put(job.results, value, job.result_segments)
+        try:
+            self.codec.put(job.results, value, job.result_segments)
+        except BaseException as exc:
+            annotate_result(exc, value)
+            raise
+        self._leave_fork()
         job.done += 1
         job.unsent += 1
         if job.results.size > RESULTS_BYTES or len(job.result_segments) > RESULTS_SEGMENTS:
             self._send_results(job, PART)
+        return 0
+
+    cdef int _leave_fork(self) except -1:
+        """End a fork of the worker that comes back from a task: the worker answers for it."""
+        if self.forked:
+            os._exit(0)
         return 0
 
     cdef int _await(self, Job job, object awaitable) except -1:
@@ -440,6 +456,7 @@ cdef class Runner(FrameHandler):
         return 0
 
     def _awaited(self, Job job, awaitable, task):
+        self._leave_fork()
         job.task = None
         if task.cancelled():  # before it began
             if hasattr(awaitable, "close"):
@@ -474,14 +491,16 @@ cdef class Runner(FrameHandler):
         try:
             self.codec.put(scratch, value, segments)
         except BaseException as exc:
-            exc.add_note(f"raised while the result, a {type(value).__name__}, was being pickled")
+            annotate_result(exc, value)
             return self._send_error(id, 0, exc)
+        self._leave_fork()
         return self.out.frame(RESULT, flags, _clamp(ns), id, scratch.data, scratch.size, segments)
 
     cdef int _send_error(self, uint64_t id, int flags, object exc) except -1:
         cdef Buffer scratch = Buffer.__new__(Buffer)
         cdef list segments = []
         self.codec.put(scratch, self.dump_error(exc), segments)
+        self._leave_fork()
         return self.out.frame(ERROR, flags, 0, id, scratch.data, scratch.size, segments)
 
     cdef int _send_results(self, Job job, int kind) except -1:
@@ -495,6 +514,11 @@ cdef class Runner(FrameHandler):
         job.result_segments = []
         job.unsent = 0
         return 0
+
+
+cdef int annotate_result(exc, value) except -1:
+    annotate(exc, f"raised while the result, a {type(value).__name__}, was being pickled")
+    return 0
 
 
 async def _outcome(awaitable):

@@ -23,6 +23,7 @@ from concurrent.futures._base import (
     CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
 )
 from asyncio import get_running_loop
+from logging import getLogger
 from threading import Condition
 from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
@@ -35,7 +36,9 @@ from distex._core.lane cimport Lane
 from distex._core.references cimport list_end, list_item, list_set
 
 from distex._core.lane import LaneClosed
-from distex.errors import ProtocolError
+from distex.errors import ProtocolError, annotate
+
+logger = getLogger("concurrent.futures")  # as the base class does
 
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
@@ -418,6 +421,13 @@ cdef class ConcurrentTask(Task):
         if self.link is not None:
             self.link.cancel(self)
 
+    def _invoke_callbacks(self):
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # SystemExit too: it would end the loop that runs the pool
+                logger.exception("exception calling callback for %r", self)
+
     def _check_thread(self):
         function = self.function
         if ((self._state is PENDING or self._state is RUNNING) and function is not None
@@ -489,8 +499,7 @@ cdef class ChunkTask(Task):
                 if n == 0:
                     raise
                 out.size = mark
-                exc.add_note(
-                    f"raised while an argument of {self.function.name} was being pickled")
+                annotate(exc, f"raised while an argument of {self.function.name} was being pickled")
                 self.tail_error = exc
                 self.calls = n
                 break
@@ -528,7 +537,7 @@ cdef class ChunkTask(Task):
                 i += 1
         except BaseException as exc:
             self._collect(values)
-            exc.add_note("raised while a result was being read")
+            annotate(exc, "raised while a result was being read")
             self._end(exc)
             return 1
         self._collect(values)
@@ -761,8 +770,8 @@ cdef class Caller:
             try:
                 task.put(scratch, self.dispatcher.codec, segments)
             except BaseException as exc:
-                exc.add_note(
-                    f"raised while the arguments of {task.function.name} were being pickled")
+                annotate(
+                    exc, f"raised while the arguments of {task.function.name} were being pickled")
                 lane.error = exc
                 return 0
             lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,

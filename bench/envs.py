@@ -96,7 +96,8 @@ def command(peer: str, more: dict[str, str]) -> tuple[list[str], dict[str, str]]
         **more,
         "PYTHONPATH": os.pathsep.join(path),
         # distex 0.7.2 looks its worker's script up
-        "PATH": os.pathsep.join([str(Path(python).parent), more.get("PATH") or os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            [str(Path(python).parent), more.get("PATH") or os.environ.get("PATH", os.defpath)]),
         "BENCH_CACHE": str(CACHE),
         "OPENBLAS_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -99,12 +99,11 @@ class Window:
     def fill(self, items: Iterator[Any]) -> None:
         """Send off as many items as there is room for."""
         while not self.exhausted and (size := self.room()):
+            batch: list[Any] = []
             try:
-                batch = list(itertools.islice(items, size))
-            except BaseException as exc:
+                batch.extend(itertools.islice(items, size))
+            except BaseException as exc:  # what came before it stays in the batch
                 self.input_error = exc
-                self.exhausted = True
-                return
             if len(batch) < size:
                 self.exhausted = True
             if batch:
@@ -276,7 +275,7 @@ def map_sync(
         finally:
             window.close()
 
-    return Flatten(batches())
+    return Flatten(batches(), window.close)
 
 
 async def map_batches(
@@ -287,9 +286,15 @@ async def map_batches(
     deadline = options.deadline()
     news = asyncio.Event()
     room = asyncio.Event()
-    notify: Notify = lambda chunk: news.set()  # noqa: E731
-    if not pool.dispatcher.on_home_thread():
-        notify = Inbox(loop, notify).put
+    inbox = Inbox(loop, lambda chunk: news.set())
+
+    def notify(chunk: ChunkTask) -> None:
+        if loop is pool.dispatcher.loop:
+            news.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                inbox.put(chunk)
+
     window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
     feeder = None
     items: Iterator[Any] = iter(())
@@ -344,7 +349,7 @@ async def _feed(
             while not window.room():
                 room.clear()
                 await room.wait()
-    except Exception as exc:
+    except BaseException as exc:  # the consumer's, or nobody's if it has left
         window.input_error = exc
     finally:
         send()

@@ -184,7 +184,8 @@ def pack(message: Message) -> bytes:
 def _decode(decoder: Any, data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as exc:
+    # DecodeError; but also UnicodeDecodeError for a text that is none, RecursionError ...
+    except Exception as exc:
         raise ProtocolError(f"not a message that belongs here: {exc}") from None
 
 

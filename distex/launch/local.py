@@ -1,7 +1,6 @@
 """A nanny on this machine: a fresh interpreter at the other end of a socket pair."""
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess

@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import socket
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import asyncssh
 import cloudpickle

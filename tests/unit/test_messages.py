@@ -96,6 +96,18 @@ def test_random_bytes_on_a_nannys_stream_are_waited_for_or_refused(data, to_nann
     assert all(isinstance(message, messages.Message) for message in received)
 
 
+@pytest.mark.parametrize("data", [
+    b"\x92\xa5eady\xc0\x03",  # a text that is no UTF-8
+    encode(HELLO)[:-1] + b"\x91" * 100_000,  # deep nesting
+], ids=["text", "nesting"])
+def test_whatever_is_wrong_is_a_protocol_error(data):
+    with pytest.raises(ProtocolError):
+        decode_handshake(data)
+    for to_nanny in True, False:
+        with pytest.raises(ProtocolError):
+            Unpacker(to_nanny).feed(len(data).to_bytes(4, "little") + data)
+
+
 def test_a_huge_message_is_refused_at_once():
     with pytest.raises(ProtocolError, match="bytes"):
         Unpacker(to_nanny=True).feed((2**31).to_bytes(4, "little"))
