@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distex import messages, options
-from distex.errors import HostError
+from distex.errors import HostError, ProtocolError
 from distex.failures import PoolClosed, PoolStartError
 from distex.launch.server import TcpNanny, peer_name
 from distex.launch.stream import Launcher, NannyStream
@@ -175,7 +175,10 @@ class Elastic:
         """A nanny is gone: whether it had come by itself, and is not to be started anew."""
         if host.launcher is not None:
             return False
-        logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        if host.serves:
+            logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        else:
+            self._supervisor.listener.count_drop(ProtocolError(f"{host.name}: {host.gone}"))
         self._begin_removal(host)
         return True
 

@@ -162,7 +162,7 @@ def pack(message: Message) -> bytes:
 def _decode(decoder: Any, data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # msgspec's own, and that it is no UTF-8
         raise ProtocolError(f"not a message that belongs here: {exc}") from None
 
 
