@@ -142,14 +142,7 @@ class Elastic:
         supervisor = self._supervisor
         host = HostRecord(supervisor, None, name=peer_name(transport))
         supervisor.hosts.append(host)
-        stream = _JoinedStream(host, supervisor.settings.tcp.keepalive)
-        supervisor.loop.call_later(options.START_TIMEOUT, self._give_up_unless_it_serves, host)
-        return stream
-
-    @staticmethod
-    def _give_up_unless_it_serves(host: HostRecord) -> None:
-        if not host.serves and host.nanny is not None:
-            host.nanny.stream.abort()
+        return _JoinedStream(host, supervisor.settings.tcp.keepalive)
 
     def joined(self, host: HostRecord, serving: messages.Serving) -> None:
         """It has said who it is."""
@@ -321,6 +314,16 @@ class _JoinedStream(NannyStream):
         super().connection_made(transport)
         # it has its own idea of where its workers find the pool
         self._host.nanny = TcpNanny(self, ("", 0), self._keepalive)
+        self._timer = asyncio.get_running_loop().call_later(
+            options.START_TIMEOUT, self._abort_unless_it_serves)
+
+    def _abort_unless_it_serves(self) -> None:
+        if not self._host.serves:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
 
 
 def _readiness_to_go(worker: WorkerRecord) -> tuple[int, int]:
