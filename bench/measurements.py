@@ -196,6 +196,22 @@ def data(session: Session, size: int, seconds: float) -> Figures:
     return {"bytes_per_second": 2 * size / statistics.median(taken), **figures}
 
 
+def one_way(session: Session, size: int, seconds: float) -> Figures:
+    """A float64 array to a worker, and one from a worker."""
+    import numpy
+
+    pool = session.pool()
+    array = numpy.ones(size // 8)
+    if pool.call(tasks.length, array) != len(array) or len(pool.call(tasks.ones, 8)) != 8:
+        raise AssertionError("the array has changed on its way")
+    for _ in range(2 * session.workers):
+        pool.call(tasks.ones, size // 8)
+    return {
+        name: size / statistics.median(pool.time_calls(func, arg, 100, max(seconds, 1e-9)))
+        for name, func, arg in (
+            ("to_worker", tasks.length, array), ("from_worker", tasks.ones, size // 8))}
+
+
 def _peaks(had: dict[int, int]) -> list[int]:
     """By how much each process has grown at most, from what it had."""
     peaks = []

@@ -3,12 +3,20 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from distex.errors import DistexError, HostError, ProtocolError, RemoteException
+from distex.errors import (
+    DistexError,
+    HostError,
+    ProtocolError,
+    RemoteException,
+    TaskInterrupted,
+)
 from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
-    from distex.failures import PoolClosed, PoolStartError, WorkerLost
+    from distex.calls import TaskOptions
+    from distex.failures import PoolClosed, PoolFull, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions, TcpOptions
+    from distex.output import OutputLine
     from distex.pool import Pool
     from distex.records import WorkerInfo
 
@@ -19,13 +27,17 @@ __all__ = [
     "HostError",
     "HostSpec",
     "LoopType",
+    "OutputLine",
     "PickleType",
     "Pool",
     "PoolClosed",
+    "PoolFull",
     "PoolStartError",
     "ProtocolError",
     "RemoteException",
     "SshOptions",
+    "TaskInterrupted",
+    "TaskOptions",
     "TcpOptions",
     "WorkerInfo",
     "WorkerLost",
@@ -34,10 +46,13 @@ __all__ = [
 # imported when they are asked for: workers import this package too, and need none of them
 _LATER = {
     "HostSpec": "distex.launch.hosts",
+    "OutputLine": "distex.output",
     "Pool": "distex.pool",
     "PoolClosed": "distex.failures",
+    "PoolFull": "distex.failures",
     "PoolStartError": "distex.failures",
     "SshOptions": "distex.launch.hosts",
+    "TaskOptions": "distex.calls",
     "TcpOptions": "distex.launch.hosts",
     "WorkerInfo": "distex.records",
     "WorkerLost": "distex.failures",

@@ -1,8 +1,9 @@
 """The nanny: one process per host that forks the workers, watches them and reports how they died.
 
     pool <──Serving─────────────────────── nanny
-    pool ──Configure, Spawn, Kill, Stop──> nanny ──fork──> worker 1 .. N
-    pool <──Started, Exited, Memory─────── nanny <─SIGCHLD─┘
+    pool ──Configure, Spawn, Revoke, ... ─> nanny ──fork──> worker 1 .. N
+    pool <──Started, Exited, Memory─────── nanny <─SIGCHLD─┤
+    pool <──Printed─────────────────────── nanny <──pipes──┘ if the pool wants that
     pool <──Failed, Leaving─────────────── nanny
 
 It imports once what workers need and stays without threads and without an event loop, so a fork is
@@ -16,7 +17,7 @@ untested.
 
 import contextlib
 import gc
-import mmap
+import io
 import os
 import selectors
 import signal
@@ -32,7 +33,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from distex import __version__
-from distex.errors import HostError
+from distex.errors import DistexError, HostError
+from distex.interrupts import Interrupt, Interrupts
 from distex.messages import (
     PYTHON,
     Alive,
@@ -42,7 +44,9 @@ from distex.messages import (
     Kill,
     Leaving,
     Memory,
+    Printed,
     Refuse,
+    Revoke,
     Serving,
     Spawn,
     Started,
@@ -50,12 +54,15 @@ from distex.messages import (
     Unpacker,
     pack,
 )
-from distex.options import WIRE_VERSION, usable_cpus
+from distex.notes import ITEM, STARTED, Pages
+from distex.options import WIRE_VERSION, raise_file_limit, usable_cpus
+from distex.output import PIPE_BYTES, Pipe
 
+FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
+# of messages that the pool has not taken; while there are more, nothing is taken from the workers
+BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
-NOTES_BYTES = 64  # shared with each worker; a cache line, so that none is shared by two workers
-NOTES_AT_ONCE = 1024  # workers whose notes lie in one mapping
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
@@ -88,64 +95,49 @@ class Child:
     def __init__(self, number: int, page: memoryview) -> None:
         self.number = number
         self.page = page
+        self.pid = 0
+        self.revoked = False
+        self.pipes: list[Pipe] = []  # for what it prints
         self.process: Any = None  # a subprocess.Popen, where there is no fork
 
-    def task_ids(self) -> tuple[int, int]:
-        """Ids of the last task that it started, and of the last one it had done."""
-        with self.page.cast("Q") as ids:
-            return ids[0], ids[1]
 
+class Stream:
+    """The stream to the pool: two file descriptors, which it owns. None of its calls wait.
 
-class Notes:
-    """Memory shared with the workers, a piece for each.
-
-    In few mappings: each mapping that there is makes each fork dearer, which would make the start
-    of thousands of workers quadratic.
+    A nanny must never wait for the pool: on a host that is cut off it would not come to end itself.
     """
 
-    def __init__(self) -> None:
-        self._free: list[memoryview] = []
-
-    def take(self) -> memoryview:
-        """A zeroed piece."""
-        if not self._free:
-            memory = memoryview(mmap.mmap(-1, NOTES_BYTES * NOTES_AT_ONCE))
-            self._free = [memory[start : start + NOTES_BYTES]
-                          for start in range(0, memory.nbytes, NOTES_BYTES)]
-        page = self._free.pop()
-        page[:] = bytes(NOTES_BYTES)
-        return page
-
-    def give_back(self, page: memoryview) -> None:
-        """The worker that had it is gone."""
-        self._free.append(page)
-
-
-class Pipes:
-    """Two file descriptors, as the socket that a Nanny wants."""
-
     def __init__(self, source: int, target: int) -> None:
-        self._source = source
-        self._target = target
+        self.source = source
+        self.target = target
+        self.backlog = bytearray()  # what is to be written
+        for fd in (source, target):
+            os.set_blocking(fd, False)
 
-    def fileno(self) -> int:
-        """What to wait for input on."""
-        return self._source
+    def recv(self) -> bytes | None:
+        """The next bytes; empty: the end; None: there are none yet."""
+        try:
+            return os.read(self.source, 65536)
+        except BlockingIOError:
+            return None
+        except OSError:  # the pool died with our messages unread
+            return b""
 
-    def recv(self, size: int) -> bytes:
-        """The next bytes, at most size; none: the end."""
-        return os.read(self._source, size)
-
-    def sendall(self, data: bytes) -> None:
-        """Write all of it."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._target, view):]
+    def send(self, data: bytes = b"") -> None:
+        """Write what can be written now, of this and of the backlog."""
+        self.backlog += data
+        try:
+            while self.backlog:
+                del self.backlog[: os.write(self.target, self.backlog)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the pool is gone, as the next recv will tell
+            self.backlog.clear()
 
     def close(self) -> None:
         """Close both."""
-        os.close(self._source)
-        os.close(self._target)
+        os.close(self.source)
+        os.close(self.target)
 
 
 @dataclass(frozen=True)
@@ -172,9 +164,7 @@ class Nanny:
         remote: if the workers connect by TCP.
     """
 
-    def __init__(
-        self, stream: socket.socket | Pipes, parent: int | None, remote: Remote | None = None
-    ) -> None:
+    def __init__(self, stream: Stream, parent: int | None, remote: Remote | None = None) -> None:
         self.stream = stream
         self.parent = parent
         self.remote = remote
@@ -182,13 +172,18 @@ class Nanny:
         self.leaves = False  # it was asked to
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
-        self.notes = Notes()
+        self.pages = Pages()
+        self.interrupts = Interrupts()
+        self.killed_for_memory = _killed_for_memory()
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
         self.report_at = 0.0  # when the pool is to be told next what the workers use
         self.selector = selectors.DefaultSelector()
-        self.selector.register(stream, selectors.EVENT_READ)
+        self.selector.register(stream.source, selectors.EVENT_READ)
+        # what workers print; it is looked at by the other selector, as long as the pool keeps up
+        self.printing = selectors.DefaultSelector()
+        self.modules = ""  # folder with those that were shipped
         self.wake: tuple[socket.socket, socket.socket] | None = None
 
     def run(self) -> int:
@@ -211,8 +206,11 @@ class Nanny:
                 pass
         finally:
             self._kill_all()
-            self._remove_folder()
+            if self.stop_at is not None:
+                self._flush()
+            self._remove_folders()
             self.selector.close()
+            self.printing.close()
             for end in self.wake or ():
                 end.close()
         return self.exitcode
@@ -222,7 +220,7 @@ class Nanny:
 
     def _serve(self) -> bool:
         """One round; False when all is done."""
-        timeout = LOOK_INTERVAL if HAS_FORK else 0.02
+        timeout = min(LOOK_INTERVAL if HAS_FORK else 0.02, self.interrupts.act())
         if self.stop_at is not None:
             if not self.children:
                 return False
@@ -230,13 +228,19 @@ class Nanny:
             if timeout <= 0:
                 return False
         ready = {key.fileobj for key, _ in self.selector.select(timeout)}
+        if self.stream.target in ready:
+            self._send_backlog()
         if self.parent is not None and os.getppid() != self.parent:
             return False
-        if self.alone_at is not None and time.monotonic() > self.alone_at and not ready:
+        if (self.alone_at is not None and time.monotonic() > self.alone_at
+                and self.stream.source not in ready):
             return False
         if self.wake is not None and self.wake[0] in ready:
             with contextlib.suppress(BlockingIOError):
                 self.wake[0].recv(4096)
+        if self.printing in ready:
+            for key, _ in self.printing.select(0):
+                self._tell_output(key.fileobj)
         self._reap()
         if self.leaves:
             self.leaves = False
@@ -245,14 +249,11 @@ class Nanny:
             self.report_at = time.monotonic() + REPORT_INTERVAL
             self._send(Memory({child.number: resident_bytes(pid) or 0
                                for pid, child in self.children.items()}))
-        if self.stream in ready:
-            try:
-                data = self.stream.recv(65536)
-            except OSError:  # the pool died with our messages unread
-                data = b""
-            if not data:
+        if self.stream.source in ready:
+            data = self.stream.recv()
+            if data == b"":
                 return False
-            for message in self.unpacker.feed(data):
+            for message in self.unpacker.feed(data or b""):
                 self._obey(message)
         return True
 
@@ -262,9 +263,13 @@ class Nanny:
         elif isinstance(message, Spawn):
             self._spawn(message.number)
         elif isinstance(message, Kill):
-            for pid, child in self.children.items():
-                if child.number == message.number:
-                    os.kill(pid, message.signal)
+            child = self._child(message.number)
+            if child is not None:
+                os.kill(child.pid, message.signal)
+        elif isinstance(message, Revoke):
+            child = self._child(message.number)
+            if child is not None:
+                self.interrupts.add(Interrupt(child, message.task, message.grace))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
             if self.exitcode == CUT_OFF:
@@ -276,10 +281,56 @@ class Nanny:
         elif isinstance(message, Alive):
             self.alone_at = time.monotonic() + message.timeout
 
-    def _send(self, message: Any) -> None:
-        with contextlib.suppress(OSError):  # the pool is gone, as the next read will tell
-            self.stream.sendall(pack(message))
+    def _child(self, number: int) -> Child | None:
+        for child in self.children.values():
+            if child.number == number:
+                return child
+        return None
 
+    def _send(self, message: Any) -> None:
+        self._send_backlog(pack(message))
+
+    def _send_backlog(self, data: bytes = b"") -> None:
+        self.stream.send(data)
+        waiting = len(self.stream.backlog)
+        self._look_at(self.stream.target, selectors.EVENT_WRITE, waiting > 0)
+        if self.config is not None and self.config.output:
+            self._look_at(self.printing, selectors.EVENT_READ, waiting < BACKLOG_LIMIT_BYTES)
+
+    def _look_at(self, file: Any, events: int, wanted: bool) -> None:
+        if wanted != (file in self.selector.get_map()):
+            if wanted:
+                self.selector.register(file, events)
+            else:
+                self.selector.unregister(file)
+
+    def _flush(self) -> None:
+        """Have the last messages go out."""
+        deadline = time.monotonic() + FLUSH_TIMEOUT
+        while self.stream.backlog and (left := deadline - time.monotonic()) > 0:
+            self.selector.select(min(left, LOOK_INTERVAL))
+            self._send_backlog()
+
+    # --- what workers print
+
+    def _tell_output(self, pipe: Any) -> None:
+        """Tell the pool the lines that there are."""
+        lines = pipe.read()
+        if lines is not None:
+            self._send(Printed(pipe.pid, pipe.stream, lines))
+        if pipe.ended:
+            self.printing.unregister(pipe)
+            pipe.close()
+
+    def _tell_last_output(self, child: Child, pid: int) -> None:
+        """The worker is dead. A process that it left behind may go on to use its pipes."""
+        for pipe in child.pipes:
+            if not pipe.ended:
+                for lines in (pipe.read(PIPE_BYTES), pipe.rest()):
+                    if lines is not None:
+                        self._send(Printed(pid, pipe.stream, lines))
+
+    # --- what the pool wants
     def _configure(self, config: Configure) -> None:
         """Import what the workers will need, and keep it out of the garbage collector's way: what
         it does not touch stays shared."""
@@ -291,9 +342,14 @@ class Nanny:
             sys.path[:] = config.sys_path
         sys.argv[:] = config.argv
         try:
+            if config.modules:
+                self._take_modules(config)
             from distex import worker
 
             worker.preload(config)
+        except DistexError as exc:
+            self._send(Failed(str(exc)))
+            return
         except Exception:
             self._send(Failed(traceback.format_exc()))
             return
@@ -311,30 +367,53 @@ class Nanny:
         gc.collect()
         gc.freeze()
 
+    def _take_modules(self, config: Configure) -> None:
+        """Put those that were shipped where workers find them."""
+        import tempfile
+
+        from distex import shipping
+
+        try:
+            self.modules = tempfile.mkdtemp(
+                prefix="distex-modules-", dir=os.path.dirname(config.unix_path) or None)
+            shipping.unpack(config.modules, self.modules)
+        except OSError as exc:
+            raise DistexError(f"there is no room for the modules in Pool(ship=...): {exc}") from exc
+        # on the pool's own machine those that they were copied from come first
+        sys.path.insert(len(sys.path) if config.sys_path else 0, self.modules)
+
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
             return
-        child = Child(number, self.notes.take())
+        child = Child(number, self.pages.take())
         try:
             pid = self._fork(child) if HAS_FORK else self._popen(child)
         except OSError as exc:
             self._send(Failed(f"worker {number} can't be started: {exc}"))
             return
+        child.pid = pid
         self.children[pid] = child
         self._send(Started(number, pid))
 
     def _fork(self, child: Child) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
+        assert self.config is not None
+        if self.config.output:
+            raise_file_limit(64 + 2 * len(self.printing.get_map()))
+            child.pipes = [Pipe(1), Pipe(2)]
         nanny = os.getpid()
         pid = os.fork()
         if pid:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
+            for pipe in child.pipes:
+                pipe.belongs_to(pid)
+                self.printing.register(pipe, selectors.EVENT_READ)
             return pid
         status = 1
         try:
-            self._become_worker(nanny)
+            self._become_worker(nanny, child)
             from distex import worker
 
             assert self.config is not None
@@ -348,11 +427,19 @@ class Nanny:
         finally:
             _leave(status)
 
-    def _become_worker(self, nanny: int) -> None:
+    def _become_worker(self, nanny: int, child: Child) -> None:
         """Leave behind in the child what is the nanny's."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for key in list(self.printing.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        for pipe in child.pipes:
+            pipe.become()
+            stream = sys.stdout if pipe.stream == 1 else sys.stderr
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
+        self.printing.close()
         self.selector.close()
         self.stream.close()
         assert self.wake is not None
@@ -388,8 +475,17 @@ class Nanny:
             if child is None:  # a worker's child that lost its parent
                 continue
             _kill_group(pid)
-            self._send(Exited(child.number, pid, exitcode, *child.task_ids()))
-            self.notes.give_back(child.page)
+            self.interrupts.forget(child)
+            self._tell_last_output(child, pid)
+            self._send(Exited(child.number, pid, exitcode, child.page[STARTED], child.page[ITEM],
+                              exitcode == -signal.SIGKILL and self._memory_ran_out(),
+                              child.revoked))
+            self.pages.give_back(child.page)
+
+    def _memory_ran_out(self) -> bool:
+        """Whether the kernel has killed for lack of memory since the last look."""
+        before, self.killed_for_memory = self.killed_for_memory, _killed_for_memory()
+        return self.killed_for_memory > before
 
     def _next_exit(self) -> tuple[int, int]:
         """Pid and exit code of a child that has ended; ChildProcessError if there is none."""
@@ -402,8 +498,12 @@ class Nanny:
                 return pid, int(child.process.returncode)
         raise ChildProcessError
 
-    def _remove_folder(self) -> None:
-        """Remove the pool's socket, if the pool is gone and could not."""
+    def _remove_folders(self) -> None:
+        """Remove the modules; and the pool's socket, if the pool is gone and could not."""
+        if self.modules:
+            import shutil
+
+            shutil.rmtree(self.modules, ignore_errors=True)
         if self.stop_at is None and self.config is not None and self.config.unix_path:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.unix_path)
@@ -419,6 +519,17 @@ class Nanny:
             if child.process is None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+            if self.stop_at is not None:
+                self._tell_last_output(child, pid)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for lack of memory, for itself or for a group."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as lines:
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _kill_group(pid: int) -> None:
@@ -454,11 +565,11 @@ def main(
         port: the port there.
         workers: how many the pool is to have started, if it has no wish; 0: one for each CPU.
     """
-    with socket.socket(fileno=fd) as stream:
+    with contextlib.closing(Stream(fd, os.dup(fd))) as stream:
         try:
             remote = _remote(secret, host, int(port), int(workers)) if secret else None
         except HostError as exc:
-            stream.sendall(pack(Failed(str(exc))))
+            stream.send(pack(Failed(str(exc))))
             sys.exit(str(exc))
         sys.exit(Nanny(stream, os.getppid(), remote).run())
 
@@ -498,7 +609,7 @@ def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
     try:
         found["folder"] = folder
         tell()
-        stream = Pipes(os.dup(0), os.dup(1))
+        stream = Stream(os.dup(0), os.dup(1))
         # what workers and tasks print goes to stderr, and they find stdin at its end
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)

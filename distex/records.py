@@ -11,6 +11,25 @@ from distex.launch.stream import Launcher, Nanny
 from distex.nanny import resident_bytes
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What has happened in a pool so far.
+
+    Attributes:
+        tasks_done: that workers have answered, whatever the outcome; a chunk of a map is one.
+        tasks_lost: that failed with WorkerLost.
+        tasks_retried: that were sent again after a loss.
+        workers_lost: that died or were cut off, but for those that the pool itself ended.
+        connections_dropped: that were none of the pool's, or did not speak as they should.
+    """
+
+    tasks_done: int = 0
+    tasks_lost: int = 0
+    tasks_retried: int = 0
+    workers_lost: int = 0
+    connections_dropped: int = 0
+
+
 class Watcher(Protocol):
     """Who is told what happens to hosts and workers; the supervisor."""
 
@@ -124,10 +143,25 @@ class WorkerRecord:
         self.connection = None
         self.host.watcher.worker_changed(self)
 
+    def interrupt(self, task_id: int, grace: float) -> None:
+        """Have a task ended that it may be running, and the worker itself if that takes longer than
+        grace seconds."""
+        self.host.send(messages.Revoke(self.number, task_id, grace))
+
     @property
     def exitcode(self) -> int | None:
         """Exit code of its process, negative for a signal; None: not known."""
         return None if self.exited is None else self.exited.exitcode
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was most likely killed for lack of memory: the kernel did so meanwhile."""
+        return self.exited is not None and self.exited.out_of_memory
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it was killed in order to end a task, as was asked for."""
+        return self.exited is not None and self.exited.revoked
 
     @property
     def state(self) -> str:
@@ -148,6 +182,8 @@ class WorkerRecord:
     def obituary(self) -> str:
         """How it ended."""
         code = self.exitcode
+        if self.revoked:
+            return "its process was ended together with a task that was cancelled there"
         if self.host.leaving and code in (None, -signal.SIGKILL):
             return "its host was removed from the pool"
         if code is None:
@@ -158,5 +194,5 @@ class WorkerRecord:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        hint = ", most likely for lack of memory" if self.out_of_memory else ""
         return f"its process was ended by {name}{hint}"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from distex import messages, options, serializers
+from distex import messages, options, serializers, versions
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.lane import Lane
@@ -30,7 +30,8 @@ from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.launch.hosts import TcpOptions
 from distex.launch.stream import Launcher
 from distex.listener import Listener
-from distex.records import HostRecord, WorkerRecord
+from distex.output import Output, OutputLine, sink
+from distex.records import HostRecord, Statistics, WorkerRecord
 
 logger = logging.getLogger("distex")
 
@@ -51,6 +52,9 @@ class Settings:
     localhost: str = ""
     localport: int = 0
     tcp: TcpOptions = field(default_factory=TcpOptions)
+    on_worker_lost: Callable[[WorkerLost], object] | None = None
+    modules: bytes = b""  # from shipping.pack()
+    output: Output = None
 
     @property
     def may_be_joined(self) -> bool:
@@ -74,6 +78,8 @@ class Supervisor:
         self.dispatcher = Dispatcher(
             self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
             settings.spin)
+        self.workers_lost = 0
+        self.tasks_lost = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
         self.elastic = Elastic(self)
         self.listener = Listener(
@@ -81,6 +87,7 @@ class Supervisor:
             self.elastic.join)
         self.hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
+        self._sink = sink(settings.output)
         self._workers: dict[int, WorkerRecord] = {}
         self._next_number = 1
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -169,6 +176,10 @@ class Supervisor:
             host=host.nanny.address[0],
             port=host.nanny.address[1],
             sys_path=[entry or os.getcwd() for entry in sys.path] if host.is_local else [],
+            modules=self.settings.modules,
+            versions=versions.needed(
+                self.settings.func_pickle, self.settings.data_pickle),
+            output=self.settings.output is not None or not host.is_local,
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
@@ -272,6 +283,9 @@ class Supervisor:
             if host.nanny is not None:
                 self._configure(host)
             return
+        if isinstance(message, messages.Printed):
+            self._print(host, message)
+            return
         if isinstance(message, messages.Failed):
             self._host_failed(
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
@@ -291,6 +305,16 @@ class Supervisor:
         if isinstance(message, messages.Exited):
             worker.exited = message
             self.worker_changed(worker)
+
+    def _print(self, host: HostRecord, printed: messages.Printed) -> None:
+        """A worker has printed something."""
+        stream = "stderr" if printed.stream == 2 else "stdout"
+        for text in printed.lines.decode(errors="replace").split("\n"):
+            try:
+                self._sink(OutputLine(host.name, printed.pid, stream, text))
+            except Exception:
+                logger.exception("distex: what worker %d on %s printed can't be passed on",
+                                 printed.pid, host.name)
 
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
@@ -342,12 +366,17 @@ class Supervisor:
         if record.exited is None:  # it may still be there, cut off
             record.host.send(messages.Kill(record.number, signal.SIGTERM))
         if record.link is not None:
-            started = record.exited.started_id if record.exited is not None else None
-            record.link.lose(started, lambda task: self._lost(record, task))
+            exited = record.exited
+            record.link.lose(
+                exited.started_id if exited is not None else None,
+                lambda task: self._lost(record, task),
+                exited.item if exited is not None else -1)
         if not record.gone.done():
             record.gone.set_result(None)
         if self._stopping is not None or record.leaving or record.host.leaving:
             return
+        if not record.revoked:
+            self._tell_lost(record)
         host = record.host
         if not record.ready and not (host.gone and host.settled):
             host.deaths_in_series += 1
@@ -357,7 +386,8 @@ class Supervisor:
                 self._host_failed(host, reason)
                 return
         if not host.gone:
-            logger.warning("distex: %s is lost: %s", record, record.obituary())
+            logger.log(logging.INFO if record.revoked else logging.WARNING,
+                       "distex: %s is lost: %s", record, record.obituary())
             self._background(self._replace_worker(host))
 
     async def _replace_worker(self, host: HostRecord) -> None:
@@ -384,11 +414,27 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None:
             self.start_failed(f"a worker can't be replaced: {task.exception()}", task.exception())
 
+    def _tell_lost(self, record: WorkerRecord) -> None:
+        """Whoever wants to know of each loss."""
+        self.workers_lost += 1
+        if self.settings.on_worker_lost is not None:
+            try:
+                self.settings.on_worker_lost(WorkerLost(
+                    f"{record} was lost: {record.obituary()}", record.host.name, record.pid,
+                    record.exitcode, out_of_memory=record.out_of_memory))
+            except Exception:
+                logger.exception("distex: on_worker_lost failed")
+
     def _lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
+        self.tasks_lost += 1
+        advice = "submit the task again if it is safe to run it twice"
+        if task.losses > 1:
+            advice = f"the task has lost {task.losses} workers and is given up"
         return WorkerLost(
-            f"{record} was lost while it ran {task.name}: {record.obituary()}. "
-            "The pool goes on; submit the task again if it is safe to run it twice",
-            record.host.name, record.pid, record.exitcode, task.name)
+            f"{record} was lost while it ran {task.name} (task {task.wire_id}): "
+            f"{record.obituary()}. The pool goes on; {advice}",
+            record.host.name, record.pid, record.exitcode, task.name, task.wire_id,
+            record.out_of_memory)
 
     # --- stopping
 
@@ -494,6 +540,17 @@ class Supervisor:
             if host.nanny is not None:
                 host.nanny.kill()
         self.listener.remove()
+
+    def statistics(self) -> Statistics:
+        """What has happened so far; from any thread."""
+        dispatcher = self.dispatcher
+        return Statistics(
+            tasks_done=dispatcher.tasks_done + sum(link.tasks_done for link in dispatcher.links),
+            tasks_lost=self.tasks_lost,
+            tasks_retried=dispatcher.tasks_retried,
+            workers_lost=self.workers_lost,
+            connections_dropped=self.listener.dropped,
+        )
 
     @property
     def started(self) -> "asyncio.Future[None]":

@@ -79,6 +79,7 @@ class LocalNanny:
     async def wait(self, timeout: float) -> None:
         """Wait for the process to end, and kill it if it has not after timeout seconds."""
         await end_process(self._process, timeout)
+        await asyncio.wait([self.stream.closed], timeout=timeout)  # its last words are on the way
 
     def kill(self) -> None:
         """End it at once, without the loop. Its workers die with it."""

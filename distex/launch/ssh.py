@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distex import __version__
+from distex import __version__, versions
 from distex.errors import HostError
 from distex.launch.hosts import HostSpec, Paths
 from distex.launch.stream import Entrance, Heartbeat, NannyListener, NannyStream
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 logger = logging.getLogger("distex")
-output = logging.getLogger("distex.output")  # what workers on other machines print
+output = logging.getLogger("distex.output")  # what nannies on other machines print
 
 WINDOW_BYTES = 16 * 1024 * 1024  # that a worker may send before we have taken it
 NOISE_LIMIT_BYTES = 64 * 1024  # that a login script may print before the nanny speaks
@@ -57,6 +57,8 @@ try:
     found["distex"] = getattr(distex, "__version__", "of an unknown version")
     from distex.options import WIRE_VERSION
     found["wire"] = WIRE_VERSION
+    import cloudpickle
+    found["cloudpickle"] = cloudpickle.__version__
     from distex.nanny import serve
 except Exception:
     found["error"] = "%s: %s" % (sys.exc_info()[0].__name__, sys.exc_info()[1])
@@ -185,7 +187,7 @@ class SshLauncher:
     @property
     def _known_name(self) -> str:
         spec = self.spec
-        return spec.host if spec.port is None else f"'[{spec.host}]:{spec.port}'"
+        return spec.host if spec.port in (None, 22) else f"'[{spec.host}]:{spec.port}'"
 
     def _arguments(self) -> dict[str, Any]:
         """What is said to asyncssh beyond ~/.ssh/config."""
@@ -300,6 +302,12 @@ class SshLauncher:
             raise self.error(
                 "distex", f"found distex {there} for {python}, and distex {__version__} is needed, "
                 "as here", pip)
+        ours = versions.needed()["cloudpickle"]
+        problem = versions.mismatch("cloudpickle", found.get("cloudpickle", ""), ours)
+        if problem:
+            raise self.error(
+                "distex", f"{problem} (for {python})",
+                f"ssh {self.login} {shlex.quote(python)} -m pip install cloudpickle=={ours}")
         if "folder" not in found:
             step = "tunnel" if str(found.get("error", "")).startswith("no folder") else "distex"
             raise self.error(
@@ -432,7 +440,7 @@ class _NannySession:
         for line in lines:
             text = line[:LINE_LIMIT_BYTES].decode(errors="replace").rstrip("\r")
             self._lines.append(text)
-            output.info("%s: %s", self._host, text)
+            output.info("%s: %s", self._host, text, extra={"worker_host": self._host})
 
     def tail(self) -> str:
         """The last that was written to stderr there, for errors."""

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 import asyncssh
+import cloudpickle
+import dill
 import pytest
 
 import distex
@@ -241,10 +241,46 @@ def test_an_initializer_that_raises(sshd):
         Pool(0, sshd.spec(2), initializer=broken)
 
 
-def test_a_serializer_that_is_not_there(sshd, tmp_path):
-    python = pretend(tmp_path, {"dill.py": "raise ImportError('no dill here')"})
-    with pytest.raises(PoolStartError, match="no dill here"):
-        Pool(0, sshd.spec(1, python=python), func_pickle=distex.PickleType.dill)
+@pytest.mark.parametrize(("there", "found"), [
+    ("__version__ = '2.2.1'", "found cloudpickle 2.2.1"),
+    ("raise ModuleNotFoundError('none')", "found no cloudpickle"),
+])
+def test_another_cloudpickle(sshd, tmp_path, there, found):
+    python = pretend(tmp_path, {"cloudpickle.py": there})
+    message = start_error(sshd.spec(python=python))
+    assert found in message
+    assert f"cloudpickle {cloudpickle.__version__} is needed, as here" in message
+    assert f"-m pip install cloudpickle=={cloudpickle.__version__}" in message
+
+
+def test_a_cloudpickle_that_is_another_but_fits(sshd, tmp_path):
+    major, minor, _ = cloudpickle.__version__.split(".")
+    python = pretend(tmp_path, {
+        "sitecustomize.py": f"import cloudpickle; cloudpickle.__version__ = '{major}.{minor}.99'"})
+    with Pool(0, sshd.spec(1, python=python)) as pool:
+        assert pool.run(lambda: 1) == 1
+
+
+@pytest.mark.parametrize(("there", "found"), [
+    ("__version__ = '0.3.8'", "found dill 0.3.8"),
+    ("raise ImportError('no dill here')", "found no dill"),
+])
+@pytest.mark.parametrize("which", ["func_pickle", "data_pickle"])
+def test_another_dill(sshd, tmp_path, there, found, which):
+    python = pretend(tmp_path, {"dill.py": there})
+    with pytest.raises(PoolStartError) as caught:
+        Pool(0, sshd.spec(1, python=python), **{which: distex.PickleType.dill})
+    message = str(caught.value)
+    assert f"127.0.0.1:{sshd.port}" in message
+    assert found in message
+    assert f"dill {dill.__version__} is needed, as here" in message
+    assert f"-m pip install dill=={dill.__version__}" in message
+
+
+def test_another_dill_is_no_matter_where_it_is_not_used(sshd, tmp_path):
+    python = pretend(tmp_path, {"dill.py": "__version__ = '0.3.8'"})
+    with Pool(0, sshd.spec(1, python=python)) as pool:
+        assert pool.run(abs, -1) == 1
 
 
 # --- the tunnel
@@ -273,25 +309,6 @@ def test_no_temporary_folder(make_sshd):
         "sys.argv[:2] = ['-c']; exec(sys.argv.pop())\" \"$@\"")
     message = start_error(sshd.spec(python=python, working_directory=""))
     assert "no folder can be made for temporary files" in message
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk with room for so many files and folders, its root included."""
-    mounted = []
-
-    def mount(inodes):
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
-        if os.getuid() != 0 or subprocess.run(command).returncode:
-            pytest.skip("a disk can't be mounted here: it takes root")
-        mounted.append(disk)
-        return disk
-
-    yield mount
-    for disk in mounted:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_full_disk(make_sshd, tmp_path, small_disk):

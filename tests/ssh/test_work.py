@@ -151,13 +151,6 @@ def test_working_directory(sshd, tmp_path):
         assert pool.run(look) == (str(folder), 42)
 
 
-def test_what_tasks_print_is_logged_with_the_host(sshd, caplog):
-    caplog.set_level("INFO", logger="distex.output")
-    with Pool(0, sshd.spec(1)) as pool:
-        pool.run(print, "some words", flush=True)
-        wait_until(lambda: f"127.0.0.1:{sshd.port}: some words" in caplog.messages, "the words")
-
-
 def test_options_come_from_the_users_configuration(sshd):
     sshd.client_config.write_text(
         f"Host maxi\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile {sshd.user_key}\n"
