@@ -43,9 +43,6 @@ class Server(asyncssh.SSHServer):
     def connection_lost(self, exc):
         self.sshd.connections.remove(self.conn)
 
-    def session_requested(self):
-        return self.sshd.gives_sessions
-
     def unix_server_requested(self, listen_path):
         answer = self.sshd.forwards
         return self._listen(listen_path) if answer is True else answer
@@ -86,7 +83,6 @@ class AsyncSshd(Sshd):
     """It is used as an Sshd.
 
     Attributes:
-        gives_sessions: whether commands may be run.
         forwards: whether sockets are forwarded.
         forwards_late: an asyncio.Event before which no request to forward is answered, or None.
         bytes_left: that may still pass "to_workers" and "from_workers"; None: all.
@@ -95,7 +91,6 @@ class AsyncSshd(Sshd):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.gives_sessions = True
         self.forwards = True
         self.forwards_late = None
         self.bytes_left = {"to_workers": None, "from_workers": None}
@@ -123,8 +118,28 @@ class AsyncSshd(Sshd):
         child = await asyncio.create_subprocess_shell(
             process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(self.tmp)})
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-        process.exit(await child.wait())
+        lost = contextlib.suppress(OSError, asyncssh.Error)
+
+        async def feed():
+            with lost:
+                while data := await process.stdin.read(PIECE_BYTES):
+                    child.stdin.write(data)
+                    await child.stdin.drain()
+            child.stdin.close()
+
+        async def tell(source, target):
+            while data := await source.read(PIECE_BYTES):
+                with lost:
+                    target.write(data)
+                    await target.drain()
+
+        feeding = asyncio.create_task(feed())
+        await asyncio.gather(
+            tell(child.stdout, process.stdout), tell(child.stderr, process.stderr))
+        status = await child.wait()
+        feeding.cancel()
+        await asyncio.wait([feeding])
+        process.exit(status)
 
     def cut(self):
         """Break the connections that there are."""

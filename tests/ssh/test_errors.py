@@ -293,6 +293,10 @@ def test_refused_forwarding(make_sshd, line):
     assert "AllowStreamLocalForwarding yes" in message
 
 
+def test_no_session_is_to_be_had(make_sshd):
+    assert "the nanny can't be started" in start_error(make_sshd("MaxSessions 0").spec())
+
+
 def test_forwarding_refused_for_the_key(make_sshd):
     sshd = make_sshd()
     keys = sshd.folder / "authorized_keys"

@@ -52,11 +52,6 @@ def test_it_never_answers_the_request_to_forward(server):
     server._loop.call_soon_threadsafe(server.forwards_late.set)
 
 
-def test_it_gives_no_session(server):
-    server.gives_sessions = False
-    assert "the nanny can't be started" in start_error(server.spec())
-
-
 @pytest.mark.parametrize("direction", ["to_workers", "from_workers"])
 @pytest.mark.parametrize("size", [1, 10, 5000, 1_000_000])
 def test_a_channel_ends_in_the_midst_of_a_frame(server, direction, size):
@@ -66,8 +61,11 @@ def test_a_channel_ends_in_the_midst_of_a_frame(server, direction, size):
         assert np.array_equal(pool.run(double, array), 2 * array)
         pids = {process.pid for process in server.processes()}
         server.bytes_left[direction] = size
-        with pytest.raises(WorkerLost):
-            pool.run(double, array)
+        if direction == "to_workers":  # it had not begun, as its end tells: another one does it
+            assert np.array_equal(pool.run(double, array), 2 * array)
+        else:
+            with pytest.raises(WorkerLost):
+                pool.run(double, array)
         assert np.array_equal(pool.run(double, array), 2 * array)
         wait_until(lambda: pool.total_workers() == 2, "the new worker")
         assert len(pids & {process.pid for process in server.processes()}) == 2  # nanny, the other
