@@ -8,6 +8,8 @@
 PYTHON ?= python3
 # ci: as .ci/run wants it, 10,000 examples for the tests of framing and 1,000 workers on 20 hosts
 export PROFILE ?= local
+# processes that share the tests; 0: this one runs them alone, and stops at breakpoints
+JOBS ?= auto
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -48,7 +50,7 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile $(PROFILE)
+	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --hypothesis-profile $(PROFILE)
 
 bench: $(BUILT) $(DEV)
 	$(RUN) -m bench

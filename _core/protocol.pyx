@@ -5,7 +5,8 @@
     transport <──write── take() <── FrameWriter <── begin/end, frame
 
 While input is being processed output is held back, and written at its end; output that arises
-otherwise is written by one callback at the end of the loop's tick, or at once when there is much.
+otherwise is written by one callback at the end of the loop's tick, or at once when there is much or
+the peer has nothing else to do.
 """
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -38,7 +39,7 @@ cdef class Connection(FrameWriter):
     # --- output
 
     cdef int pending(self) except -1:
-        if self.size + self.parts_bytes >= FLUSH_BYTES:
+        if self.size + self.parts_bytes >= FLUSH_BYTES or self.urgent and not self.reading:
             self.write_out()
         elif not self.reading and not self.flush_scheduled:
             self.flush_scheduled = True
@@ -49,10 +50,11 @@ cdef class Connection(FrameWriter):
         return self.paused
 
     cdef int write_out(self) except -1:
+        self.urgent = False
         if self.transport is None:  # not connected yet, or not any more
             return 0
         for part in self.take():
-            self.transport.write(part)
+            self.transport_write(part)
         return 0
 
     def _flush(self):
@@ -78,11 +80,13 @@ cdef class Connection(FrameWriter):
 
     def connection_made(self, transport):
         self.transport = transport
+        self.transport_write = transport.write
         self.handler.connected(self)
         self.write_out()
 
     def connection_lost(self, exc):
         self.transport = None
+        self.transport_write = None
         self.take()
         if self.on_lost is not None:
             self.on_lost(self)
@@ -102,7 +106,12 @@ cdef class Connection(FrameWriter):
         cdef char* data = NULL
         cdef Py_ssize_t n = 0
         self.reader.space(&data, &n)
-        return PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        # mostly the same as before: what came was small, and was read whole
+        if data != self.space_data or n != self.space_size:
+            self.space_data = data
+            self.space_size = n
+            self.space = PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        return self.space
 
     def buffer_updated(self, Py_ssize_t n):
         self.reading = True

@@ -11,10 +11,12 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from distex._core.dispatch import Function, FunctionTable
+from distex.errors import annotate
 from distex.options import FUNCTION_CACHE
 from distex.serializers import Serializer, by_value
 
@@ -48,7 +50,7 @@ def _lookup(place: Any, name: str) -> Any:
 
 def function_name(func: Any) -> str:
     """What errors call a function."""
-    while hasattr(func, "func"):  # a partial
+    while isinstance(func, partial):
         func = func.func
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
     module = getattr(func, "__module__", None)
@@ -152,7 +154,7 @@ class FunctionCache:
         try:
             payload = self._dumps(func, segments)
         except Exception as exc:
-            exc.add_note(f"raised while the function {name} was being pickled")
+            annotate(exc, f"raised while the function {name} was being pickled")
             raise
         with self._lock:
             return Function(

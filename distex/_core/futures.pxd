@@ -1,4 +1,4 @@
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.lane cimport Lane
 
 
@@ -15,6 +15,7 @@ cdef class AsyncTask(Task):
     cdef bint unseen
 
     cdef int finish(self, int state, object value) except -1
+    cdef int _hand_over(self, int state, object value) except -1
     cdef int _set(self, int state, object value) except -1
 
 
@@ -42,9 +43,13 @@ cdef class ChunkTask(Task):
     cdef readonly bint done
     cdef readonly bint cancelled
     cdef object tail_error
-    # the chunks that follow it, as it was given back by a worker in part
+    # values that have come
+    cdef readonly Py_ssize_t received
+    # the chunks that follow it, as it was given back by a worker in part, or lost with one
     cdef readonly list successors
 
+    cdef ChunkTask _piece(self, list items)
+    cdef int _become(self, list pieces) except -1
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
 
@@ -56,6 +61,9 @@ cdef class Caller:
     cdef object future_class
     # the ways to the callers' loops that are not the pool's
     cdef object inboxes
+    # what is asked of tasks, if nothing else is said
+    cdef readonly Limits limits
 
     cdef Function _function(self, object func)
+    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task)
     cdef int _exchange(self, Lane lane, Task task) except -1

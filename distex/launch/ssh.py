@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from distex import __version__, versions
 from distex.errors import HostError
 from distex.launch.hosts import HostSpec, Paths
-from distex.launch.stream import NannyListener, NannyStream
-from distex.messages import PYTHON, Alive
+from distex.launch.stream import Entrance, Heartbeat, NannyListener, NannyStream
+from distex.messages import PYTHON
 from distex.options import WIRE_VERSION
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ logger = logging.getLogger("distex")
 output = logging.getLogger("distex.output")  # what nannies on other machines print
 
 WINDOW_BYTES = 16 * 1024 * 1024  # that a worker may send before we have taken it
-ALONE_FACTOR = 8  # times keepalive: when a nanny takes a silent pool for gone
 NOISE_LIMIT_BYTES = 64 * 1024  # that a login script may print before the nanny speaks
 TAIL_LINES = 20  # of stderr, kept for errors
 LINE_LIMIT_BYTES = 4096
@@ -117,6 +116,7 @@ class SshLauncher:
         self.options = spec.ssh
         self.host = str(spec)
         self.num_workers = spec.num_workers
+        self.key: object = spec.key
 
     @property
     def login(self) -> str:
@@ -226,9 +226,7 @@ class SshLauncher:
         script += f'; exec "$p" -c {shlex.quote(_one_line(BOOT))}'
         return f"exec /bin/sh -c {shlex.quote(script)}"
 
-    async def launch(
-        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
-    ) -> "SshNanny":
+    async def launch(self, listener: NannyListener, entrance: Entrance) -> "SshNanny":
         """See launch.stream.Launcher."""
         connection = await self.connect()
         session = _NannySession(self.host, NannyStream(listener))
@@ -236,7 +234,7 @@ class SshLauncher:
         timeout = self.options.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._start_nanny(nanny, meet)
+                await self._start_nanny(nanny, entrance.meet)
         except BaseException as exc:
             try:
                 await asyncio.shield(nanny.wait(0.0))
@@ -525,25 +523,18 @@ class SshNanny:
         self.session = session
         self.stream = session.stream
         self.unix_path = ""
-        self._keepalive = launcher.options.keepalive
-        self._timer: asyncio.TimerHandle | None = None
+        self.address = ("", 0)
+        self._heartbeat = Heartbeat(self.stream, launcher.options.keepalive)
 
     def take_up(self) -> None:
         """Let the pool have the stream, once it knows of this nanny."""
         loop = asyncio.get_running_loop()
         loop.call_soon(self.session.take_up)
-        self._timer = loop.call_soon(self._say_alive)  # type: ignore[assignment]
-
-    def _say_alive(self) -> None:
-        if self.session.closed.done():
-            return
-        self.stream.send(Alive(ALONE_FACTOR * self._keepalive))
-        self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._say_alive)
+        loop.call_soon(self._heartbeat.start)
 
     async def wait(self, timeout: float) -> None:
         """Wait for it to end, end it after timeout seconds, remove what it left, and hang up."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._heartbeat.stop()
         session = self.session
         if session.started and not await session.ends_within(timeout):
             session.end_input()

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -127,13 +129,12 @@ def behind_network(sshd, network):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk():
     """Mounts a disk with room for so many files and folders, its root included."""
     mounted = []
 
     def mount(inodes):
-        disk = tmp_path / "disk"
-        disk.mkdir()
+        disk = Path(tempfile.mkdtemp())  # not tmp_path: a socket's path must not be too long
         command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
         if os.getuid() != 0 or subprocess.run(command).returncode:
             not_here("a disk can't be mounted here: it takes root")
@@ -143,3 +144,4 @@ def small_disk(tmp_path):
     yield mount
     for disk in mounted:
         subprocess.run(["umount", disk], check=True)
+        disk.rmdir()

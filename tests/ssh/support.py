@@ -156,10 +156,12 @@ class Sshd:
         return []
 
     def cut(self):
-        """Kill the processes that serve connections."""
-        for session in self.sessions():
+        """Kill the processes that serve connections; how many there were."""
+        sessions = self.sessions()
+        for session in sessions:
             with contextlib.suppress(psutil.NoSuchProcess):
                 session.kill()
+        return len(sessions)
 
     def processes(self):
         """Nannies and workers that run for this sshd, whoever their parent is by now."""
@@ -170,6 +172,14 @@ class Sshd:
                         and process.status() != psutil.STATUS_ZOMBIE):
                     found.append(process)
         return found
+
+    def nanny_pids(self):
+        """Process ids of the nannies: those of processes() whose parents are not among them."""
+        parents = {}
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parents[process.pid] = process.ppid()
+        return [pid for pid, parent in parents.items() if parent not in parents]
 
     def left(self):
         """What there should not be any more when no pool uses this host."""

@@ -51,6 +51,16 @@ def test_a_task_and_its_answer():
         assert pool.dispatcher.outstanding == 0
 
 
+def test_what_keeps_a_worker_waiting_is_written_at_once_and_the_rest_together():
+    with Pool(qsize=100) as pool:
+        (worker,) = pool.workers
+        for _ in range(3):
+            pool.submit()
+        assert kinds(worker.transport.take()) == [FUNCTION, CALL]
+        pool.turn()
+        assert kinds(worker.transport.take()) == [CALL, CALL]
+
+
 def test_arguments_that_need_the_serializer_go_as_one_value():
     with Pool() as pool:
         shared = [1]
