@@ -179,7 +179,7 @@ def test_a_key_with_a_passphrase(sshd, tmp_path):
     pytest.importorskip("bcrypt")
     asked = []
     key = asyncssh.read_private_key(sshd.user_key)
-    key.write_private_key(tmp_path / "locked", passphrase="open sesame")
+    key.write_private_key(tmp_path / "locked", passphrase="open sesame", rounds=50)
 
     def passphrase(name):
         asked.append(name)
