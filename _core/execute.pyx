@@ -290,6 +290,8 @@ cdef class Runner(FrameHandler):
             else:
                 args = self.codec.get(cursor, segments)
                 names = self.codec.get(cursor, segments)
+                if type(args) is not tuple:
+                    raise ProtocolError("the arguments of a call are no tuple")
                 if names is None:
                     value = function(*<tuple>args)
                 else:

@@ -79,9 +79,9 @@ def nothing_is_unpickled() -> Iterator[None]:
     """For as long as targets are used: what a fuzzer has pickled must not run."""
     with (
         mock.patch.object(errors.load_exception, "__defaults__", (None, loads.loads)),
-        mock.patch.object(serializers, "for_data", lambda kind: loads.serializer),
-        mock.patch.object(greeter, "DEFAULT_LIMIT_BYTES", LIMIT),
-        mock.patch.object(worker, "Namespace", lambda serializer: Functions()),
+        mock.patch.object(serializers, "for_data", return_value=loads.serializer),
+        mock.patch.object(greeter, "DEFAULT_LIMIT_BYTES", 1<<30),
+        mock.patch.object(worker, "Namespace", return_value=Functions()),
     ):
         yield
 
