@@ -1,3 +1,6 @@
+from libc.stdint cimport uint32_t
+
+from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
 from distex._core.lane cimport Lane
 
@@ -42,9 +45,16 @@ cdef class ChunkTask(Task):
     cdef readonly bint done
     cdef readonly bint cancelled
     cdef object tail_error
+    # how many values have come; how many calls had taken how long when that was last looked at, and
+    # what one of the latest took
+    cdef uint32_t received
+    cdef uint32_t known_calls
+    cdef double known_ns
+    cdef double latest_ns
     # the chunks that follow it, as it was given back by a worker in part
     cdef readonly list successors
 
+    cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
 
