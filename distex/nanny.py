@@ -231,8 +231,8 @@ class Nanny:
         except Exception:
             self._send(Failed(traceback.format_exc()))
             return
-        gc.collect()
         gc.freeze()
+        gc.enable()
 
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
