@@ -559,8 +559,12 @@ cdef class Dispatcher:
         return 0
 
     def _spin(self):
+        cdef WorkerLink link
         if self.closed is None and distex_seconds() < self.spin_end:
             self.loop.call_soon(self._spin)
+            link = self.packing
+            if link is not None and 0 < link.in_flight == self.in_flight:
+                link.out.poll()  # for the one whom all answers will come from
         else:
             self.spinning = False
 

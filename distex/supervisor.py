@@ -246,6 +246,8 @@ class Supervisor:
         record.link = self.dispatcher.connect(
             record.connection, record, record.host.launcher.is_local)
         record.connection.handler = record.link
+        if self.settings.spin and record.host.launcher.is_local:
+            record.connection.enable_polling()
         if not self._started.done() and all(
                 host.wanted is not None and host.wanted <= len(host.workers)
                 and all(worker.ready for worker in host.workers.values())
