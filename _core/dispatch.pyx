@@ -275,9 +275,11 @@ cdef class WorkerLink(FrameHandler):
         self.free_slots = []
         self.known = {}
         self.returned = []
+        self.budget = dispatcher.max_calls or -1
 
     cdef bint has_room(self, double cost_ns):
-        if self.lost or self.retiring or self.leased or self.out.congested():
+        if (self.lost or self.retiring or self.leased or self.budget == 0
+                or self.out.congested()):
             return False
         if self.in_flight < self.dispatcher.qsize:
             return True
@@ -330,6 +332,8 @@ cdef class WorkerLink(FrameHandler):
         out.urgent = self.in_flight == 0
         self.in_flight += 1
         dispatcher.in_flight += 1
+        if self.budget > 0:
+            self.spend(task.calls)
         if scratch is None:
             (<Header*>(out.data + mark)).id = task.wire_id
             (<Header*>(out.data + mark)).flags = task.flags
@@ -337,6 +341,13 @@ cdef class WorkerLink(FrameHandler):
         else:
             out.frame(<Kind>task.kind, task.flags, function.id, task.wire_id,
                       scratch.data, scratch.size, segments)
+        return 0
+
+    cdef int spend(self, uint32_t calls) except -1:
+        """So many calls of those that the worker is for have been sent to it."""
+        self.budget = max(0, self.budget - <int64_t>calls)
+        if self.budget == 0:
+            self.dispatcher.inbox.put(self.worker.worn_out)
         return 0
 
     def cancel(self, Task task):
@@ -493,15 +504,16 @@ cdef class WorkerLink(FrameHandler):
             self.retiring = True
             self.out.frame(BYE, 0, 0, 0, NULL, 0, None)
 
-    def retire(self, on_retired=None):
-        """Send it no further tasks. It gives back what it has not started, which goes to others.
+    def retire(self, on_retired=None, bint give_back=True):
+        """Send it no further tasks.
 
         Args:
             on_retired: called once it has done all that it has; never if it is lost before that.
+            give_back: whether it gives back what it has not started, which goes to others.
         """
         self.retiring = True
         self.on_retired = on_retired
-        if self.has_too_much():
+        if give_back and self.has_too_much():
             self.recalled = True
             self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
         self._look_retired()
@@ -574,10 +586,14 @@ cdef class Dispatcher:
         codec: how data are written.
         qsize: tasks that a worker may have at a time however long they take.
         spin: seconds for which the loop polls after a task was sent or answered.
+        max_calls: that a worker may be sent before ``worn_out()`` of what describes it is called;
+            0: any number.
     """
 
-    def __init__(self, loop, Codec codec, Py_ssize_t qsize, double spin=0):
+    def __init__(self, loop, Codec codec, Py_ssize_t qsize, double spin=0,
+                 Py_ssize_t max_calls=0):
         self.spin = spin
+        self.max_calls = max_calls
         self.loop = loop
         self.thread = PyThread_get_thread_ident()
         self.codec = codec
@@ -734,11 +750,13 @@ cdef class Dispatcher:
             return None
         for i in range(len(self.idle) - 1, -1, -1):
             link = self.idle[i]
-            if link.in_flight == 0 and not link.lost and not link.retiring:
+            if link.in_flight == 0 and not link.lost and not link.retiring and link.budget:
                 if link.lane is not None and not link.leased:
                     link.leased = True
                     link.in_flight = 1
                     self.in_flight += 1
+                    if link.budget > 0:
+                        link.spend(1)
                     return link
                 if not link.lane_wanted:
                     link.lane_wanted = True

@@ -3,6 +3,7 @@
     add:     launch ──> its workers start ──> all ready: it is settled; or all is taken back
     remove:  its workers retire ──> each ends what it has, and leaves ──> the nanny ends
     scale:   more workers start, or some retire
+    recycle: a worker retires, and another one takes its place
     join:    a nanny comes by itself ──> its workers start; when it goes it is not started anew
 
 A worker that retires gets no further tasks. What it has not started goes to others; with none left
@@ -234,6 +235,17 @@ class Elastic:
             worker.link.retire()
         worker.host.send(messages.Kill(worker.number, signal.SIGKILL))
         self._bury_later(worker, END_GRACE)
+
+    def recycle(self, worker: WorkerRecord) -> None:
+        """Have a worker end what it has, and another one take its place."""
+        host = worker.host
+        if worker.leaving or host.leaving or worker.link is None or self._supervisor.is_stopping:
+            return
+        self._supervisor.workers_recycled += 1
+        worker.leaving = True
+        worker.link.retire(lambda: self._say_goodbye(worker), give_back=False)
+        if host.serves and not host.gone:
+            self._supervisor.fill(host)
 
     def _retire(self, worker: WorkerRecord) -> None:
         """Have a worker end what it has started, and leave."""

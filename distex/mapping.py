@@ -81,6 +81,7 @@ class Window:
             limit = workers * max(AHEAD_ITEMS, 2 * self._pool.qsize)
         else:
             limit = workers * (ahead if cost else 2)  # nothing is known yet of the first calls
+        size = min(size, self._pool.dispatcher.max_calls or size)
         if self._buffersize is not None:
             limit = min(limit, self._buffersize)
             size = max(1, min(size, limit // (2 * workers)))

@@ -19,6 +19,7 @@ RESPAWN_LIMIT: Final = 5  # workers that may die in series before they are ready
 RESPAWN_DELAY: Final = 0.1  # seconds before the second in a series is tried, doubled each time
 RECONNECT_DELAY_MAX: Final = 30.0  # seconds between tries to reach a host again that was lost
 RECONNECT_TIMEOUT: Final = 300.0  # seconds of that after which a pool without workers gives up
+MEMORY_INTERVAL: Final = 1.0  # seconds between looks at the memory of workers, if it has a limit
 FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
 
 

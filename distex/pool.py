@@ -176,6 +176,10 @@ class Pool(concurrent.futures.Executor):
             or ``"raise"`` PoolFull.
         on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
             that is lost.
+        max_tasks_per_child: calls after which a worker is replaced by a new one; None: never. It
+            ends what it has, and nothing is lost.
+        max_memory_per_child: bytes of memory (resident set) from which on a worker is replaced in
+            the same way, between tasks; None: any amount. It is looked at each second.
         ship: modules that are only here. Their files, as they are now, are copied to the hosts for
             as long as the pool lives, and imported from there; a module of a package stands for
             the whole package. On other hosts they come before what is installed there.
@@ -214,6 +218,8 @@ class Pool(concurrent.futures.Executor):
         max_pending: int | None = None,
         when_full: Literal["wait", "raise"] = "wait",
         on_worker_lost: Callable[[WorkerLost], object] | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
         ship: Sequence[ModuleType] = (),
         output: Output = None,
     ) -> None:
@@ -245,6 +251,12 @@ class Pool(concurrent.futures.Executor):
             _check_int("max_pending", max_pending)
             if max_pending < 1:
                 raise ValueError("max_pending must be at least 1")
+        for name, limit in (("max_tasks_per_child", max_tasks_per_child),
+                            ("max_memory_per_child", max_memory_per_child)):
+            if limit is not None:
+                _check_int(name, limit)
+                if limit < 1:
+                    raise ValueError(f"{name} must be >= 1")
         self._admission = None if max_pending is None else Admission(
             max_pending, waits=when_full == "wait")
         self._options = TaskOptions(retries=retries, cancel_running=cancel_running)
@@ -266,6 +278,8 @@ class Pool(concurrent.futures.Executor):
             localport=localport,
             tcp=tcp,
             on_worker_lost=on_worker_lost,
+            max_tasks_per_child=max_tasks_per_child or 0,
+            max_memory_per_child=max_memory_per_child or 0,
             modules=shipping.pack(ship),
             output=output,
         )

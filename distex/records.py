@@ -20,6 +20,7 @@ class Statistics:
         tasks_lost: that failed with WorkerLost.
         tasks_retried: that were sent again after a loss.
         workers_lost: that died or were cut off, but for those that the pool itself ended.
+        workers_recycled: that were replaced for their number of tasks or their memory.
         connections_dropped: that were none of the pool's, or did not speak as they should.
     """
 
@@ -27,6 +28,7 @@ class Statistics:
     tasks_lost: int = 0
     tasks_retried: int = 0
     workers_lost: int = 0
+    workers_recycled: int = 0
     connections_dropped: int = 0
 
 
@@ -41,6 +43,9 @@ class Watcher(Protocol):
 
     def worker_changed(self, worker: "WorkerRecord") -> None:
         """A worker's connection or its process is gone."""
+
+    def worker_worn_out(self, worker: "WorkerRecord") -> None:
+        """A worker has got all the tasks that it is for."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,10 @@ class WorkerRecord:
         self.connection = None
         self.host.watcher.worker_changed(self)
 
+    def worn_out(self) -> None:
+        """It has got all the tasks that it is for."""
+        self.host.watcher.worker_worn_out(self)
+
     def interrupt(self, task_id: int, grace: float) -> None:
         """Have a task ended that it may be running, and the worker itself if that takes longer than
         grace seconds."""
@@ -172,12 +181,16 @@ class WorkerRecord:
             return "starting"
         return "busy" if self.link.in_flight else "idle"
 
+    @property
+    def resident(self) -> int | None:
+        """Memory that it uses, in bytes; None: not known."""
+        return resident_bytes(self.pid) if self.host.is_local else self.memory
+
     def info(self) -> "WorkerInfo":
         """What users are told of it; may be called from any thread."""
         link = self.link
-        memory = resident_bytes(self.pid) if self.host.is_local else self.memory
         done = link.tasks_done if link is not None else 0
-        return WorkerInfo(self.host.name, self.pid, self.state, done, memory)
+        return WorkerInfo(self.host.name, self.pid, self.state, done, self.resident)
 
     def obituary(self) -> str:
         """How it ended."""

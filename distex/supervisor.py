@@ -53,6 +53,8 @@ class Settings:
     localport: int = 0
     tcp: TcpOptions = field(default_factory=TcpOptions)
     on_worker_lost: Callable[[WorkerLost], object] | None = None
+    max_tasks_per_child: int = 0  # 0: any number
+    max_memory_per_child: int = 0  # bytes; 0: any amount
     modules: bytes = b""  # from shipping.pack()
     output: Output = None
 
@@ -77,8 +79,9 @@ class Supervisor:
         data = serializers.for_data(settings.data_pickle)
         self.dispatcher = Dispatcher(
             self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
-            settings.spin)
+            settings.spin, settings.max_tasks_per_child)
         self.workers_lost = 0
+        self.workers_recycled = 0
         self.tasks_lost = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
         self.elastic = Elastic(self)
@@ -250,6 +253,8 @@ class Supervisor:
                 host.settled = host.is_complete
             self.running = True
             self._started.set_result(None)
+            if self.settings.max_memory_per_child:
+                self._background(self._watch_memory())
 
     def start_failed(self, reason: str, cause: BaseException | None = None) -> None:
         """Workers can't be had: the pool is no use."""
@@ -317,6 +322,18 @@ class Supervisor:
             except Exception:
                 logger.exception("distex: what worker %d on %s printed can't be passed on",
                                  printed.pid, host.name)
+
+    def worker_worn_out(self, record: WorkerRecord) -> None:
+        """It has got all the tasks that it is for."""
+        self.elastic.recycle(record)
+
+    async def _watch_memory(self) -> None:
+        """Replace workers that use too much."""
+        while True:
+            await asyncio.sleep(options.MEMORY_INTERVAL)
+            for record in self.workers():
+                if (record.resident or 0) > self.settings.max_memory_per_child:
+                    self.elastic.recycle(record)
 
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
@@ -551,6 +568,7 @@ class Supervisor:
             tasks_lost=self.tasks_lost,
             tasks_retried=dispatcher.tasks_retried,
             workers_lost=self.workers_lost,
+            workers_recycled=self.workers_recycled,
             connections_dropped=self.listener.dropped,
         )
 

@@ -96,6 +96,8 @@ cdef class WorkerLink(FrameHandler):
     cdef uint64_t sequence
     cdef readonly Py_ssize_t in_flight
     cdef double load_ns
+    # calls that it may still be sent before another worker takes its place; negative: any number
+    cdef int64_t budget
     # functions that the worker has: by id, the list of all links that have it
     cdef dict known
     cdef Function latest
@@ -117,6 +119,7 @@ cdef class WorkerLink(FrameHandler):
 
     cdef bint has_room(self, double cost_ns)
     cdef int send(self, Task task) except -1
+    cdef int spend(self, uint32_t calls) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task) except -1
     cdef Task _find(self, uint64_t id)
     cdef int _take_back(self, Header* header, const char* body) except -1
@@ -131,6 +134,8 @@ cdef class Dispatcher:
     cdef readonly FunctionTable functions
     cdef readonly Inbox inbox
     cdef readonly Py_ssize_t qsize
+    # calls that a worker is for; 0: any number
+    cdef readonly Py_ssize_t max_calls
     cdef readonly list links
     # tasks that wait for room on a worker
     cdef readonly object queue

@@ -95,7 +95,9 @@ class WorkerLink(FrameHandler):
     lane: Lane | None
     def ask_for_lane(self) -> None: ...
     def say_goodbye(self) -> None: ...
-    def retire(self, on_retired: Callable[[], object] | None = None) -> None: ...
+    def retire(
+        self, on_retired: Callable[[], object] | None = None, give_back: bool = True
+    ) -> None: ...
     def lose(
         self,
         started_id: int | None,
@@ -107,8 +109,11 @@ class WorkerLink(FrameHandler):
 class Dispatcher:
     on_drained: Callable[[], object] | None
     def __init__(
-        self, loop: AbstractEventLoop, codec: Codec, qsize: int, spin: float = 0
+        self, loop: AbstractEventLoop, codec: Codec, qsize: int, spin: float = 0,
+        max_calls: int = 0,
     ) -> None: ...
+    @property
+    def max_calls(self) -> int: ...
     @property
     def tasks_done(self) -> int: ...
     @property

@@ -428,3 +428,11 @@ def pass_gate_but_first(gate):
     mark(gate)
     if place(gate):
         pass_gate(gate)
+
+
+kept = []
+
+
+def keep_bytes(number):
+    kept.append(b"x" * number)
+    return os.getpid()

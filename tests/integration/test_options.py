@@ -470,6 +470,65 @@ async def test_waiting_for_room_on_the_pools_own_loop_is_refused(make_pool, gate
         await asyncio.wrap_future(first)
 
 
+# --- Workers that are replaced
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_worker_is_replaced_after_a_number_of_tasks(make_pool, limit):
+    with make_pool(1, max_tasks_per_child=limit) as pool:
+        futures = [pool.submit(tasks.pid) for _ in range(12)]
+        pids = [future.result() for future in futures]
+        assert all(pids.count(pid) <= limit for pid in pids)
+        pids = [pool.run(tasks.pid) for _ in range(12)]
+        assert all(pids.count(pid) <= limit for pid in pids)
+        statistics = pool.statistics()
+        assert statistics.workers_recycled >= 12 // limit
+        assert statistics.workers_lost == 0
+        assert pool.total_workers() <= 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_map_loses_nothing_when_workers_are_replaced(make_pool, ordered):
+    with make_pool(2, max_tasks_per_child=20) as pool:
+        results = list(pool.map(tasks.double, range(500), ordered=ordered))
+        assert sorted(results) == list(range(0, 1000, 2))
+        assert pool.statistics().workers_recycled >= 20
+
+
+async def test_coroutines_end_before_their_worker_is_replaced(make_pool):
+    async with make_pool(1, qsize=10, max_tasks_per_child=5) as pool:
+        calls = [pool.run_async(tasks.sleep_and_give, 0.05, x) for x in range(20)]
+        assert await asyncio.gather(*calls) == list(range(20))
+        assert pool.statistics().workers_recycled >= 3
+
+
+def test_each_new_worker_runs_the_initializer(make_pool):
+    with make_pool(1, initializer=tasks.remember, initargs=("key", "value"),
+                   max_tasks_per_child=1) as pool:
+        assert [pool.submit(tasks.recall, "key").result() for _ in range(3)] == ["value"] * 3
+
+
+def test_a_worker_that_uses_too_much_memory_is_replaced(make_pool, monkeypatch):
+    from distex import options
+
+    monkeypatch.setattr(options, "MEMORY_INTERVAL", 0.02)
+    with make_pool(1, max_memory_per_child=200 * 2**20) as pool:
+        pid = pool.run(tasks.pid)
+        assert pool.run(tasks.keep_bytes, 10) == pid
+        assert pool.run(tasks.keep_bytes, 300 * 2**20) == pid
+        wait_until(lambda: pool.statistics().workers_recycled == 1, what="it to be replaced")
+        assert pool.run(tasks.pid) != pid
+        assert pool.statistics().workers_lost == 0
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("name", ["max_tasks_per_child", "max_memory_per_child"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_limits_of_workers_that_make_no_sense(name, value, error):
+    with pytest.raises(error, match=name):
+        Pool(1, **{name: value})
+
+
 # --- What a service wants to know, and to do
 
 

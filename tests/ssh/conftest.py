@@ -143,5 +143,5 @@ def small_disk():
 
     yield mount
     for disk in mounted:
-        subprocess.run(["umount", disk], check=True)
+        wait_until(lambda: subprocess.run(["umount", disk]).returncode == 0, "nobody to use it")
         disk.rmdir()
