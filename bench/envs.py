@@ -91,13 +91,12 @@ def command(peer: str, more: dict[str, str]) -> tuple[list[str], dict[str, str]]
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError("distex is not there: pip install -e .")
         path.append(str(Path(spec.origin).parent.parent))
+    inherited = {**os.environ, **more}
     variables = {
-        **os.environ,
-        **more,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(path),
         # distex 0.7.2 looks its worker's script up
-        "PATH": os.pathsep.join(
-            [str(Path(python).parent), more.get("PATH") or os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(Path(python).parent), inherited.get("PATH", os.defpath)]),
         "BENCH_CACHE": str(CACHE),
         "OPENBLAS_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",

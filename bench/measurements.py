@@ -46,10 +46,12 @@ def _count(
 # --- throughput
 
 
-def single(session: Session, in_flight: int, seconds: float) -> Figures:
+def single(session: Session, in_flight: int, seconds: float, warm_up: int = 0) -> Figures:
     """Tiny tasks with a future each."""
     pool = session.pool()
     assert pool.call(tasks.double, 21) == 42
+    if in_flight not in session.counts:
+        pool.burst(tasks.double, range(warm_up), in_flight)
 
     def burst(count: int) -> None:
         pool.burst(tasks.double, range(count), in_flight)

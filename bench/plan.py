@@ -377,7 +377,7 @@ def _ssh(seconds: float) -> list[Experiment]:
                 Row("distex 0.7.2 ssh async", "run_async, qsize=100", options={"qsize": 100}),
             ),
             (PER_SECOND, CPU),
-            {"": {"in_flight": 1000, "seconds": seconds}},
+            {"": {"in_flight": 1000, "seconds": seconds, "warm_up": 20_000}},
             workers=2,
             sshd=True,
         ),

@@ -36,15 +36,15 @@ def running() -> Iterator[dict[str, str]]:
 
     if SSHD is None:
         raise OSError("there is no sshd: apt-get install openssh-server")
-    # distex 0.7.2 runs the ssh command here, and its own from the PATH there
+    # distex 0.7.2 runs the ssh command here, and there its own from the PATH of a login shell
     theirs = Path(envs.prepare(envs.HOME["distex 0.7.2"]).python).parent
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         sshd = Sshd(folder, environment={
-            "PATH": f"{theirs}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": str(envs.child_path()),
             "OPENBLAS_NUM_THREADS": "1",
         })
+        (sshd.home / ".profile").write_text(f'PATH="{theirs}:$PATH"\nexport PATH\n')
         config = folder / "openssh_config"
         config.write_text(SSH_CONFIG.format(key=sshd.user_key, known=sshd.known_hosts))
         (folder / "bin").mkdir()

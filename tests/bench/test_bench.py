@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = {"distex", "limits", "multiprocessing.Pool", "ProcessPoolExecutor"}  # need no environment
 SMALLEST = {
     "seconds": 0.01, "calls": 20, "scale": 0.02, "count": 3, "in_flight": 100, "size": 1 << 16,
-    "settle": 0.0, "naps": False,
+    "settle": 0.0, "naps": False, "warm_up": 100,
 }
 FIGURES = {  # each measurement gives one of them
     "per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled",

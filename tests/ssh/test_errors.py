@@ -111,7 +111,7 @@ def test_a_key_that_is_none(sshd, tmp_path):
 def test_no_passphrase(sshd, tmp_path, passphrase):
     pytest.importorskip("bcrypt")
     asyncssh.read_private_key(sshd.user_key).write_private_key(
-        tmp_path / "locked", passphrase="right")
+        tmp_path / "locked", passphrase="right", rounds=50)
     message = start_error(sshd.spec(client_keys=tmp_path / "locked", passphrase=passphrase))
     assert "SshOptions(passphrase=...)" in message
 
@@ -293,6 +293,10 @@ def test_refused_forwarding(make_sshd, line):
     assert "AllowStreamLocalForwarding yes" in message
 
 
+def test_no_session_is_to_be_had(make_sshd):
+    assert "the nanny can't be started" in start_error(make_sshd("MaxSessions 0").spec())
+
+
 def test_forwarding_refused_for_the_key(make_sshd):
     sshd = make_sshd()
     keys = sshd.folder / "authorized_keys"
@@ -342,17 +346,22 @@ async def test_from_asynchronous_code(sshd, loop_type):
 
 
 async def test_cancelled_while_it_starts(sshd, loop_type, tmp_path):
-    python = make_command(tmp_path / "python", "read -r line; exit 1")
+    started = tmp_path / "started"
+    python = make_command(tmp_path / "python", f"touch {started}; read -r line; exit 1")
     pool = Pool(0, sshd.spec(python=python), worker_loop=loop_type)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(pool.create(), 1.0)
+    creating = asyncio.create_task(pool.create())
+    while not started.exists():
+        await asyncio.sleep(0.01)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
     await pool.shutdown_async()
 
 
 def test_shut_down_while_it_starts(sshd, tmp_path):
     started = tmp_path / "started"
     python = make_command(tmp_path / "python", f"touch {started}; read -r line; exit 1")
-    pool = Pool(0, sshd.spec(python=python, connect_timeout=2.0), lazy_create=True)
+    pool = Pool(0, sshd.spec(python=python, connect_timeout=1.0), lazy_create=True)
     future = pool.submit(abs, -1)
     wait_until(started.exists, "its start")
     pool.shutdown()

@@ -86,7 +86,7 @@ def test_the_connection_is_cut(sshd, hanging):
 
 def test_what_waits_is_done_by_others(sshd, hanging):
     with Pool(1, sshd.spec(2), qsize=1) as pool:
-        futures = [pool.submit(lambda: time.sleep(0.02)) for _ in range(200)]
+        futures = [pool.submit(lambda: time.sleep(0.02)) for _ in range(60)]
         sshd.cut()
         outcomes = [future.exception() for future in futures]
         lost = [outcome for outcome in outcomes if outcome is not None]
