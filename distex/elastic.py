@@ -83,21 +83,32 @@ class Elastic:
                 raise HostError(f"{host.name} is in the pool already: to have another number of "
                                 "workers there, remove it first")
         host = HostRecord(supervisor, launcher)
+        host.adding = asyncio.current_task()
         supervisor.hosts.append(host)
+        grown = self._growth(host)  # what goes wrong from now on concerns this host alone
         try:
             supervisor.make_room()
             await supervisor.launch(host)
-            await self._grown(host)
-        except BaseException:
+            await self._until(grown, host)
+        except BaseException as exc:
+            removed = host.leaving
             await asyncio.shield(self._take_down(host, 0.0))
+            if removed and isinstance(exc, asyncio.CancelledError):
+                raise HostError(f"{host.name} was removed before its workers were ready") from None
             raise
+        finally:
+            host.adding = None
         return host.name
 
-    async def _grown(self, host: HostRecord) -> None:
-        """Wait until all workers of the host are ready."""
+    def _growth(self, host: HostRecord) -> "asyncio.Future[None]":
+        """Done once all workers of the host are ready, or can't be had."""
         grown: asyncio.Future[None] = self._supervisor.loop.create_future()
-        waiters = self._growing.setdefault(host, [])
-        waiters.append(grown)
+        grown.add_done_callback(lambda grown: grown.cancelled() or grown.exception())
+        self._growing.setdefault(host, []).append(grown)
+        return grown
+
+    async def _until(self, grown: "asyncio.Future[None]", host: HostRecord) -> None:
+        """Wait for that."""
         self.look_whether_grown(host)
         timeout = options.start_timeout(host.wanted or 1)
         try:
@@ -106,8 +117,6 @@ class Elastic:
         except TimeoutError:
             raise PoolStartError(
                 f"the workers on {host.name} were not ready within {timeout:.0f} s") from None
-        finally:
-            waiters.remove(grown)
 
     def is_growing(self, host: HostRecord) -> bool:
         """Whether somebody waits for its workers to be ready."""
@@ -127,14 +136,13 @@ class Elastic:
         if host.launcher is None:
             self._refuse(host, reason)
             return True
-        if not self.is_growing(host):
-            return False
-        for grown in self._growing.pop(host):
+        waited_for = self.is_growing(host)
+        for grown in self._growing.pop(host, ()):
             if not grown.done():
                 error = PoolStartError(reason)
                 error.__cause__ = cause
                 grown.set_exception(error)
-        return True
+        return waited_for
 
     # --- by themselves
 
@@ -184,7 +192,12 @@ class Elastic:
         Args:
             hosts: which.
             drain: let their workers end what they have started; else it fails with WorkerLost.
+
+        Raises:
+            PoolClosed: the pool ended before that.
         """
+        if self._supervisor.is_stopping:
+            raise PoolClosed("the pool was ended before that")
         for host in hosts:
             self._begin_removal(host)
             for worker in list(host.workers.values()):
@@ -197,9 +210,13 @@ class Elastic:
 
     def _begin_removal(self, host: HostRecord) -> None:
         """Have the host taken down once its workers are gone; it gets no new ones."""
-        if not host.leaving:
-            host.leaving = True
-            host.wanted = 0
+        if host.leaving or self._supervisor.is_stopping:
+            return
+        host.leaving = True
+        host.wanted = 0
+        if host.adding is not None:
+            host.adding.cancel()
+        else:
             self._supervisor.keep(self._supervisor.loop.create_task(self._remove(host)))
 
     async def _remove(self, host: HostRecord) -> None:
@@ -209,9 +226,15 @@ class Elastic:
                 await asyncio.wait([host.replacing])
             await _ended(list(host.workers.values()))
             await self._take_down(host, END_GRACE)
-        finally:
-            if not host.removed.done():
-                host.removed.set_result(None)
+        finally:  # also if the pool ends, and with it the host
+            self._removed(host)
+
+    def _removed(self, host: HostRecord) -> None:
+        if not host.removed.done():
+            host.removed.set_result(None)
+        for grown in self._growing.pop(host, ()):
+            if not grown.done():
+                grown.set_exception(HostError(f"{host.name} was removed"))
 
     async def _take_down(self, host: HostRecord, grace: float) -> None:
         """End a host's nanny and what is left of its workers."""
@@ -226,6 +249,7 @@ class Elastic:
                 await host.nanny.wait(grace + END_GRACE)
             host.nanny.stream.close()
         supervisor.hosts.remove(host)
+        self._removed(host)
         supervisor.look_whether_drained()
 
     def _kill(self, worker: WorkerRecord) -> None:
@@ -294,11 +318,12 @@ class Elastic:
         before = len(host.staying)
         host.wanted = number
         if number > before:
+            grown = self._growth(host)
             try:
                 supervisor.make_room()
                 if host.serves and not host.gone:
                     supervisor.fill(host)
-                await self._grown(host)
+                await self._until(grown, host)
             except BaseException:
                 host.wanted = sum(worker.ready for worker in host.staying)
                 for worker in host.staying:

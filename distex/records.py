@@ -85,6 +85,7 @@ class HostRecord:
     wanted: int | None = None  # workers that should be there; None: not known before it says
     deaths_in_series: int = 0  # of workers before they were ready
     workers: dict[int, "WorkerRecord"] = field(default_factory=dict)
+    adding: "asyncio.Task[str] | None" = None  # it is being added to a pool that runs
     replacing: "asyncio.Task[None] | None" = None  # the nanny is being started anew
     removed: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future())

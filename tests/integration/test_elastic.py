@@ -293,6 +293,30 @@ async def test_a_short_way_while_workers_come_and_go(make_pool):
         assert len(counts) == 2
 
 
+def test_none_while_the_first_are_started_again(make_pool, gate):
+    """What is being added is removed: nothing is left of it."""
+    with make_pool(1, initializer=tasks.pass_gate_but_first, initargs=(gate.path,)) as pool:
+        pool.scale(0)
+        failures = []
+
+        def scale():
+            try:
+                pool.scale(2)
+            except HostError as exc:
+                failures.append(exc)
+
+        scaling = threading.Thread(target=scale)
+        scaling.start()
+        gate.wait_for(3)
+        pool.scale(0)
+        scaling.join()
+        assert "removed before its workers were ready" in str(failures[0])
+        assert pool._home.supervisor.hosts == []
+        gate.open()
+        pool.scale(1)
+        assert pool.run(tasks.double, 4) == 8
+
+
 @pytest.mark.parametrize(("number", "error"), [(-1, ValueError), ("2", TypeError), (True, TypeError)])
 def test_numbers_that_make_no_sense(make_pool, number, error):
     with make_pool(1) as pool, pytest.raises(error):

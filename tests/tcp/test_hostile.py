@@ -290,8 +290,8 @@ def test_what_is_sent_to_a_server_harms_nothing(tmp_path, secret, make_pool, kin
         wait_until(lambda: not server.children(), "the end of nannies")
         with make_pool(0, server.url(1)) as pool:
             assert pool.run(tasks.double, 1) == 2
-        started = server.log.count("the nanny for the pool on") - 1
         assert server.stop() == 0
+        started = server.log.count("the nanny for the pool on") - 1
         assert server.dropped() + started == AT_ONCE + number
         assert kind == "TLS" or not started
     assert not os.path.exists(bomb)

@@ -233,6 +233,16 @@ def test_another_version_there(make_server, make_pool, tmp_path):
     wait_until(lambda: not server.children(), "the nanny to end")
 
 
+def test_a_host_of_another_version_is_not_added(make_server, make_pool, tmp_path):
+    server = make_server(environment=other_version(tmp_path))
+    with make_pool(1) as pool:
+        with pytest.raises(PoolStartError, match="wire version 99"):
+            pool.add_host(server.url(1))
+        wait_until(lambda: not server.children(), "the nanny to end")
+        assert pool.run(tasks.double, 1) == 2
+        assert len(pool._home.supervisor.hosts) == 1
+
+
 def test_an_initializer_that_fails_there(server, make_pool):
     with pytest.raises(PoolStartError, match="this host will not do"):
         make_pool(0, server.url(1), initializer=tasks.fail)
