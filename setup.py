@@ -43,6 +43,8 @@ setup(
         # the dependency tracker does not see headers that lie in another folder
         force=True,
         compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
-        build_dir="build/cython",
-    )
+        build_dir=f"build/{BUILD}/cython",
+    ),
+    # so that builds do not take each other's files for theirs
+    options={"build": {"build_base": f"build/{BUILD}"}},
 )

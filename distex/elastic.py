@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distex import messages, options
-from distex.errors import HostError
+from distex.errors import HostError, ProtocolError
 from distex.failures import PoolClosed, PoolStartError
 from distex.launch.server import TcpNanny, peer_name
 from distex.launch.stream import Launcher, NannyStream
@@ -142,14 +142,7 @@ class Elastic:
         supervisor = self._supervisor
         host = HostRecord(supervisor, None, name=peer_name(transport))
         supervisor.hosts.append(host)
-        stream = _JoinedStream(host, supervisor.settings.tcp.keepalive)
-        supervisor.loop.call_later(options.START_TIMEOUT, self._give_up_unless_it_serves, host)
-        return stream
-
-    @staticmethod
-    def _give_up_unless_it_serves(host: HostRecord) -> None:
-        if not host.serves and host.nanny is not None:
-            host.nanny.stream.abort()
+        return _JoinedStream(host, supervisor.settings.tcp.keepalive)
 
     def joined(self, host: HostRecord, serving: messages.Serving) -> None:
         """It has said who it is."""
@@ -175,7 +168,10 @@ class Elastic:
         """A nanny is gone: whether it had come by itself, and is not to be started anew."""
         if host.launcher is not None:
             return False
-        logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        if host.serves:
+            logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        else:
+            self._supervisor.listener.count_drop(ProtocolError(f"{host.name}: {host.gone}"))
         self._begin_removal(host)
         return True
 
@@ -318,6 +314,16 @@ class _JoinedStream(NannyStream):
         super().connection_made(transport)
         # it has its own idea of where its workers find the pool
         self._host.nanny = TcpNanny(self, ("", 0), self._keepalive)
+        self._timer = asyncio.get_running_loop().call_later(
+            options.START_TIMEOUT, self._abort_unless_it_serves)
+
+    def _abort_unless_it_serves(self) -> None:
+        if not self._host.serves:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
 
 
 def _readiness_to_go(worker: WorkerRecord) -> tuple[int, int]:

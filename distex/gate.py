@@ -116,6 +116,9 @@ class Gate:
                 ssl_handshake_timeout=options.HELLO_TIMEOUT)
         except (OSError, EOFError) as exc:  # TLS errors are of these
             self._count_drop(ProtocolError(f"{peer[0]} has not shown the secret: {exc}"))
+            # asyncio's frames in it refer to it, and to buffers of 256 kB, which then would stay
+            # until the garbage collector comes
+            exc.__traceback__ = None
 
     def close(self) -> None:
         """Listen no more. Connections that have come through stay."""

@@ -350,7 +350,8 @@ async def _feed(
                 room.clear()
                 await room.wait()
     except BaseException as exc:  # the consumer's, or nobody's if it has left
-        window.input_error = exc
+        if not window.exhausted:
+            window.input_error = exc
     finally:
         send()
         window.exhausted = True

@@ -183,7 +183,8 @@ class Pool(concurrent.futures.Executor):
             process's stdout and stderr, each line with its worker's host and pid before it;
             ``"log"``: to the logger ``distex.output``, as INFO, with the same; or a function, which
             is called on the pool's loop with an OutputLine. None: local workers write where this
-            process does, and what others print is logged.
+            process does, those behind a server or that have joined where that was started, and
+            what is printed by ssh is logged.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.

@@ -92,6 +92,23 @@ class Relay(asyncio.Protocol):
         self._forget_timer()
         self._starting = self._loop.create_task(self._start_nanny())
 
+    def pause_writing(self) -> None:
+        """The pool takes no more for now."""
+        if self._nanny is not None:
+            self._nanny.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._nanny is not None:
+            self._nanny.resume_reading()
+
+    def pool_may_speak(self, may: bool) -> None:
+        """Whether the nanny takes more from the pool."""
+        if self._pool is not None:
+            if may:
+                self._pool.resume_reading()
+            else:
+                self._pool.pause_reading()
+
     def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -166,6 +183,12 @@ class _NannyEnd(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._relay.nanny_says(data)
+
+    def pause_writing(self) -> None:
+        self._relay.pool_may_speak(False)
+
+    def resume_writing(self) -> None:
+        self._relay.pool_may_speak(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relay.nanny_gone()

@@ -179,7 +179,7 @@ class Supervisor:
             modules=self.settings.modules,
             versions=versions.needed(
                 self.settings.func_pickle, self.settings.data_pickle),
-            output=self.settings.output is not None or not host.is_local,
+            output=self.settings.output is not None or not host.nanny.prints,
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,

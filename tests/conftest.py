@@ -24,6 +24,7 @@ from distex import LoopType
 
 settings.register_profile("local", deadline=None, max_examples=200)
 settings.register_profile("ci", deadline=None, max_examples=10_000)
+settings.register_profile("sanitize", deadline=None, max_examples=100)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 

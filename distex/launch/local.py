@@ -62,6 +62,8 @@ async def end_process(process: subprocess.Popen[bytes], timeout: float) -> int:
 class LocalNanny:
     """A nanny process and the stream to it; see launch.stream.Nanny."""
 
+    prints = True
+
     def __init__(
         self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str,
         address: tuple[str, int],

@@ -30,6 +30,7 @@ class TcpNanny:
     """
 
     unix_path = ""
+    prints = True
 
     def __init__(self, stream: NannyStream, address: tuple[str, int], keepalive: float) -> None:
         self.stream = stream

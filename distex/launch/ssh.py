@@ -515,6 +515,8 @@ class _WorkerSession:
 class SshNanny:
     """A nanny reached by ssh, and the connection to its host; see launch.stream.Nanny."""
 
+    prints = False
+
     def __init__(
         self, launcher: SshLauncher, connection: "asyncssh.SSHClientConnection",
         session: _NannySession,

@@ -43,6 +43,7 @@ class Nanny(Protocol):
     stream: "NannyStream"
     unix_path: str  # where its workers connect to the pool; empty: at the address
     address: tuple[str, int]
+    prints: bool  # what its workers print is seen where they are, unless the pool wants it
 
     async def wait(self, timeout: float) -> None:
         """Wait until nothing is left of it, and end it by force after timeout seconds."""

@@ -34,6 +34,10 @@ TRACE_CMP(const_cmp2, uint16_t)
 TRACE_CMP(const_cmp4, uint32_t)
 TRACE_CMP(const_cmp8, uint64_t)
 
+/* gcc's own, of float and double, which libFuzzer does not know */
+void __sanitizer_cov_trace_cmpf(float a, float b) {}
+void __sanitizer_cov_trace_cmpd(double a, double b) {}
+
 static void (*found_switch)(uint64_t, uint64_t *);
 void __sanitizer_cov_trace_switch(uint64_t value, uint64_t *cases) {
     if (found_switch) found_switch(value, cases);

@@ -223,7 +223,7 @@ class Worker(worker.Worker):
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
     page = memoryview(bytearray(16)).cast("Q")
-    config = Configure(TOKEN, "/nowhere", "", 0, [], [], 0, 0, 0, 0.0)
+    config = Configure(TOKEN, "/nowhere", "", 0, [], b"", {}, False, [], 0, 0, 0, 0.0)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
     for task in asyncio.all_tasks(loop):
@@ -291,7 +291,7 @@ def seeds() -> Iterator[bytes]:
             yield bytes([number, 7]) + data
     for value in encoded:
         yield bytes([1, 2]) + value
-    control = [Serving(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4),
+    control = [Serving(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4, False, False),
                messages.Kill(1, 9), messages.Failed("reason"), messages.Stop(1.0)]
     yield bytes([4, 0]) + b"".join(map(pack, control[1::2]))
     yield bytes([4, 5]) + b"".join(map(pack, control[::2]))

@@ -324,9 +324,9 @@ def die_once(gate, value):
 
 def spin(folder, seconds=60.0):
     """Compute, and say if that is interrupted."""
-    mark(folder)
     end = time.monotonic() + seconds
     try:
+        mark(folder)
         while time.monotonic() < end:
             pass
     except TaskInterrupted:
@@ -342,10 +342,13 @@ def sleep_behind(folder):
 
 def spin_stubbornly(folder):
     """Compute, whatever is raised here."""
-    mark(folder)
     end = time.monotonic() + 60
+    begun = False
     while time.monotonic() < end:
         try:
+            if not begun:
+                mark(folder)
+                begun = True
             while time.monotonic() < end:
                 pass
         except TaskInterrupted:

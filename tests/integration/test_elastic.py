@@ -148,14 +148,14 @@ def test_coroutines_of_a_worker_that_retires_end(make_pool, gate):
 
 def test_what_a_retiring_worker_has_not_started_goes_to_others(make_pool):
     with make_pool(1, qsize=1) as pool:
-        results = pool.map(tasks.slow_pid_of, range(200), chunksize=200)
+        results = pool.map(tasks.slow_pid_of, range(80), chunksize=80)
         first = next(results)
         scaling = threading.Thread(target=pool.scale, args=(0,))
         scaling.start()
-        scaling.join()  # long before all 200 are done
+        scaling.join()  # before all are done
         pool.scale(1)
         rest = list(results)
-        assert len(rest) == 199
+        assert len(rest) == 79
         assert set(rest) - {first} == pids(pool)
 
 

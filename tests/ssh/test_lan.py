@@ -8,7 +8,7 @@ from concurrent.futures import as_completed
 import pytest
 
 from distex import Pool, PoolStartError, WorkerLost
-from distex.launch import ssh
+from distex.launch import stream
 
 from .support import is_alive, wait_until
 from .tasks import address, double
@@ -19,7 +19,7 @@ KEEPALIVE = 1.5  # seconds
 @pytest.fixture(autouse=True)
 def impatient_nannies(monkeypatch):
     """They take a silent pool for gone soon."""
-    monkeypatch.setattr(ssh, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
 
 
 def specs(hosts, workers=2, **options):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from distex import HostError, HostSpec, Pool, SshOptions, WorkerLost
+from distex import HostSpec, Pool, SshOptions, WorkerLost
 from distex.options import usable_cpus
 
 from .support import TESTS, wait_until
@@ -217,11 +217,6 @@ def test_a_lost_worker_is_replaced(sshd):
         assert caught.value.exitcode == 3
         wait_until(lambda: pool.total_workers() == 2, "the new worker")
         assert list(pool.map(double, range(100))) == [double(x) for x in range(100)]
-
-
-def test_hosts_without_ssh_are_refused_for_now():
-    with pytest.raises(HostError, match="ssh://mini/2"):
-        Pool(0, "mini/2")
 
 
 def test_asyncssh_is_imported_for_ssh_only():

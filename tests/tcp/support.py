@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from distex import TcpOptions
 
@@ -26,6 +27,14 @@ def wait_until(condition, what="the condition", details=lambda: ""):
         assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
         time.sleep(POLL)
     return value
+
+
+def not_here(reason):
+    """Skip the test: it needs what this machine does not have. Where all has to be tested, as in
+    .ci/run, that is a failure."""
+    if os.environ.get("DISTEX_TEST_ALL"):
+        pytest.fail(f"DISTEX_TEST_ALL is set, but {reason}")
+    pytest.skip(reason)
 
 
 def free_port():

@@ -6,14 +6,18 @@ import subprocess
 import pytest
 
 from distex import PoolStartError, TcpOptions, WorkerLost
+from distex import options as pool_options
 from distex.launch import stream
 
 from . import tasks
-from .support import Joiner, Server, is_alive, wait_until
+from .support import Joiner, Server, is_alive, not_here, wait_until
 
 
 def ip(*arguments):
-    return subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True)
+    try:
+        return subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True)
+    except FileNotFoundError:
+        not_here("there is no ip command: apt-get install iproute2")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def namespace():
     name = f"dt{os.getpid()}"
     made = ip("netns", "add", name)
     if made.returncode:
-        pytest.skip(f"no network namespaces here: {made.stderr.strip()}")
+        not_here(f"no network namespaces here: {made.stderr.strip()}")
     # of the networks for benchmarks, so that it is nobody's
     ours, theirs = (f"198.18.{os.getpid() % 250}.{host}" for host in (1, 2))
     try:
@@ -66,7 +70,7 @@ def server(machine, tmp_path, secret):
 
 
 def options(secret):
-    return TcpOptions(secret=secret, keepalive=3)
+    return TcpOptions(secret=secret, keepalive=1.5)
 
 
 def test_work_there(machine, server, make_pool):
@@ -82,7 +86,8 @@ def test_workers_that_cant_connect_back(machine, server, make_pool):
 
 
 def test_a_host_is_cut_off(machine, server, make_pool, secret, monkeypatch, tmp_path):
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 1.5)
+    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(pool_options, "RECONNECT_DELAY_MAX", 0.2)
     with make_pool(1, f"{machine.theirs}:{server.port}/1", tcp=options(secret)) as pool:
         path = tmp_path / "go"
         futures = [pool.submit(tasks.wait_for, str(path)) for _ in range(2)]
@@ -100,7 +105,7 @@ def test_a_host_is_cut_off(machine, server, make_pool, secret, monkeypatch, tmp_
 
 
 def test_joined_workers_are_cut_off(machine, make_pool, secret, monkeypatch, tmp_path):
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 1.5)
+    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
     with make_pool(0, localhost=machine.ours, tcp=options(secret)) as pool, Joiner(
             tmp_path, secret, pool.address, "--workers", 2, "--wait", "inf",
             prefix=machine.prefix) as joiner:

@@ -97,6 +97,20 @@ def test_memory_there_is_told(server, make_pool):
         assert pool.workers()[0].memory > 1_000_000
 
 
+def test_what_workers_print_is_seen_there_or_here(make_server, make_pool):
+    server = make_server()
+    with make_pool(0, server.url(1)) as pool:
+        pool.run(print, "seen there", flush=True)
+        server.says("seen there")
+    lines = []
+    with make_pool(0, server.url(1), output=lines.append) as pool:
+        # more than fits anywhere on the way
+        pool.run(print, *("seen here" for _ in range(100_000)), sep="\n", flush=True)
+        wait_until(lambda: len(lines) == 100_000, "all lines", lambda: len(lines))
+    assert {line.text for line in lines} == {"seen here"}
+    assert "seen here" not in server.log
+
+
 # --- what is lost
 
 

@@ -1,6 +1,7 @@
 """The worker's side: each task that comes is answered exactly once."""
 
 import asyncio
+import dataclasses
 import functools
 import struct
 import time
@@ -276,6 +277,14 @@ def test_a_result_that_cant_be_pickled():
         exc = value_of(answer)
         assert isinstance(exc, TypeError)
         assert "generator" in str(exc)
+
+
+def test_arguments_that_are_no_tuple():
+    with Worker() as worker:
+        frame = worker.call_frame(worker.function(identity), 1)
+        body = codec.encode(1)[0] + codec.encode(None)[0]
+        (answer,) = worker.answers(dataclasses.replace(frame, body=body))
+        assert isinstance(value_of(answer), ProtocolError)
 
 
 def test_arguments_that_cant_be_read():
