@@ -8,8 +8,9 @@
 A worker gets up to ``qsize`` tasks, and more while the time they are expected to take is below
 ``AHEAD_NS``: tiny tasks travel many at a time, slow ones wait here for the first worker that is
 free.  What a call of a function takes is learned from the times that come back with results.  Where
-that goes wrong and a worker has nothing to do while another has too much, the latter is asked to
-give back what it has not started (RECALL, RETURNED), and that is shared out anew.
+that goes wrong, so that a worker has nothing to do while another has too much, or a chunk takes far
+longer than it was meant to, a worker is asked to give back what it has not started (RECALL,
+RETURNED), and that is shared out anew.
 
 Everything but Inbox.put, Dispatcher.submit and the end of a Function's life happens on the thread
 of the pool's loop.
@@ -56,6 +57,9 @@ cdef enum:
     DRAIN_BATCH = 10_000
     # a measurement over this many calls is taken as it is
     SURE_CALLS = 16
+    # a chunk that has taken this many times what it was meant to, and more than AHEAD_NS, is shared
+    # out anew
+    LATE_FACTOR = 8
     # flags of CALL: arguments and keyword arguments are one value
     PACKED = 1
 
@@ -203,8 +207,13 @@ cdef class Task:
             self.succeed(value)
         return 0
 
-    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec,
+                     double spent_ns) except -1:
         raise ProtocolError("part of a result for a task that is not a chunk")
+
+    cdef int learn(self, uint32_t done, double spent_ns) except -1:
+        """The first calls of it, this many, took that long together."""
+        return self.function.measured(spent_ns / done, done)
 
     cdef list on_returned(self, uint32_t done, double spent_ns):
         """The worker gives it back, with done calls of a chunk answered: what to send instead."""
@@ -378,6 +387,7 @@ cdef class WorkerLink(FrameHandler):
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
         cdef Cursor cursor
         cdef Task task
+        cdef double spent_ns
         cdef int kind = header.kind
         if kind == RETURNED:
             return self._take_back(header, body)
@@ -388,14 +398,20 @@ cdef class WorkerLink(FrameHandler):
         cursor.end = body + header.length
         cursor.segment = 0
         if kind == PART:
-            return task.on_part(&cursor, segments, self.dispatcher.codec)
+            # of coroutines it says nothing
+            spent_ns = 0 if header.flags else header.aux
+            task.on_part(&cursor, segments, self.dispatcher.codec, spent_ns)
+            if (0 < LATE_FACTOR * task.booked_ns < spent_ns and spent_ns > AHEAD_NS
+                    and len(self.dispatcher.links) > 1 and self.has_too_much()):
+                self.recall()
+            return 0
         self._settle(header.id & (SLOT_COUNT - 1), task)
         if kind == RESULT:
             if header.flags:  # it gave a coroutine
                 task.function.is_async = True
                 task.function.cost_ns = 0
             else:
-                task.function.measured(<double>header.aux / task.calls, task.calls)
+                task.learn(task.calls, <double>header.aux)
             try:
                 return task.on_result(&cursor, segments, self.dispatcher.codec)
             except ProtocolError as exc:
@@ -451,6 +467,11 @@ cdef class WorkerLink(FrameHandler):
             if task is not None and task.calls > 1:
                 return True
         return False
+
+    cdef int recall(self) except -1:
+        """Have it give back what it has not started."""
+        self.recalled = True
+        return self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
 
     def writable(self):
         """The worker takes data again."""
@@ -585,8 +606,7 @@ cdef class Dispatcher:
             return
         for link in self.links:
             if link.in_flight and link.has_too_much():
-                link.recalled = True
-                link.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+                link.recall()
                 idle -= 1
                 if not idle:
                     break
@@ -602,8 +622,12 @@ cdef class Dispatcher:
         return 0
 
     def _spin(self):
+        cdef WorkerLink link
         if self.closed is None and distex_seconds() < self.spin_end:
             self.loop.call_soon(self._spin)
+            link = self.packing
+            if link is not None and 0 < link.in_flight == self.in_flight:
+                link.out.poll()  # for the one whom all answers will come from
         else:
             self.spinning = False
 

@@ -194,6 +194,7 @@ cdef class Runner(FrameHandler):
         """Keep the loop from sleeping."""
         if distex_clock_ns() < self.spin_end_ns:
             self.loop.call_soon(self._spin)
+            self.out.poll()
         else:
             self.spinning = False
 

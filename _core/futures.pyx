@@ -508,11 +508,26 @@ cdef class ChunkTask(Task):
         return 0
 
     cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1:
-        if self.on_part(cursor, segments, codec) == 0:
+        if self._take_values(cursor, segments, codec) == 0:
             self._end(self.tail_error)
         return 0
 
-    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1:
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec,
+                     double spent_ns) except -1:
+        self._take_values(cursor, segments, codec)
+        return self.learn(self.received, spent_ns)
+
+    cdef int learn(self, uint32_t done, double spent_ns) except -1:
+        """From the latest calls alone: times may change within a chunk."""
+        if done > self.known_calls and spent_ns > self.known_ns:
+            self.latest_ns = (spent_ns - self.known_ns) / (done - self.known_calls)
+            self.function.measured(self.latest_ns, done - self.known_calls)
+            self.known_calls = done
+            self.known_ns = spent_ns
+        return 0
+
+    cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1:
+        """Add values to those that can be taken; 1 if one can't be read, which ends the chunk."""
         cdef list values
         cdef PyObject* number
         cdef uint32_t n
@@ -523,6 +538,7 @@ cdef class ChunkTask(Task):
         cursor.data += 4
         if n > cursor.end - cursor.data:  # a value takes a byte at least
             raise ProtocolError("a chunk's results end before their count says they do")
+        self.received += n
         values = PyList_New(n)
         while i < n:
             number = get_number(cursor)
@@ -549,10 +565,10 @@ cdef class ChunkTask(Task):
         cdef Py_ssize_t size, i
         if self.done:
             return []
-        if done:
-            self.function.measured(spent_ns / done, done)
+        self.learn(done, spent_ns)
         items = self.items[done:self.calls]
-        size = max(1, min(len(items) // 4, <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, 1))))
+        size = <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, self.latest_ns, 1))
+        size = max(1, min(len(items) // 4, size))
         pieces = [self._piece(items[i:i + size]) for i in range(0, len(items), size)]
         self._become(pieces)
         return pieces
@@ -567,6 +583,9 @@ cdef class ChunkTask(Task):
             return []
         if self.limits is None or self.limits.retries == 0:
             return Task.on_lost(self, make_exception, item)
+        if first >= self.calls:  # its last results had come, if not its end
+            self._become(pieces)
+            return pieces
         if item < first or item >= self.calls:  # not known: all that are left
             blamed = self._piece(self.items[first:self.calls])
             pieces.append(blamed)
@@ -599,7 +618,6 @@ cdef class ChunkTask(Task):
     cdef int _collect(self, list values) except -1:
         if self.done or not values:
             return 0
-        self.received += len(values)
         if self.values is None:
             self.values = values
         else:

@@ -14,11 +14,14 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from asyncio import BufferedProtocol
 
 from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex._core.polling cimport recv_soon
 from distex.errors import ProtocolError
 
 cdef enum:
     # output is not held back beyond this
     FLUSH_BYTES = 64 * 1024
+    # one look at a socket in busy polling; then the loop gets to its other work
+    POLL_NS = 20_000
 
 
 cdef class Connection(FrameWriter):
@@ -35,6 +38,7 @@ cdef class Connection(FrameWriter):
         self.handler = handler
         self.reader = FrameReader(limit)
         self.flush_callback = self._flush
+        self.poll_fd = -1
 
     # --- output
 
@@ -76,6 +80,25 @@ cdef class Connection(FrameWriter):
         if self.transport is not None:
             self.transport.abort()
 
+    # --- busy polling
+
+    def enable_polling(self):
+        """Allow it. The transport must be that of a bare socket, without encryption, say."""
+        self.poll_fd = self.transport.get_extra_info("socket").fileno()
+
+    cdef int poll(self) except -1:
+        cdef char* data = NULL
+        cdef Py_ssize_t n = 0, got
+        cdef int fd = self.poll_fd
+        if fd < 0 or self.reading or self.transport.is_closing():
+            return 0
+        self.reader.space(&data, &n)
+        with nogil:
+            got = recv_soon(fd, data, n, POLL_NS)
+        if got > 0:  # all else the loop will see
+            self.buffer_updated(got)
+        return 0
+
     # --- the protocol's callbacks
 
     def connection_made(self, transport):
@@ -87,6 +110,7 @@ cdef class Connection(FrameWriter):
     def connection_lost(self, exc):
         self.transport = None
         self.transport_write = None
+        self.poll_fd = -1
         self.take()
         if self.on_lost is not None:
             self.on_lost(self)

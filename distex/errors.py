@@ -162,8 +162,10 @@ def load_exception(
         error = exc  # type: ignore[assignment]
         # not by an assignment, which a class may refuse: a frozen dataclass, say
         vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
-    if issubclass(type(exc), ModuleNotFoundError) and exc.name:
-        annotate(error, _missing(exc.name, where))
+    if issubclass(type(error), ModuleNotFoundError):
+        module = vars(ImportError)["name"].__get__(error)
+        if isinstance(module, str):
+            annotate(error, _missing(module, where))
     if not_loaded is not None:
         annotate(error, f"raised while {not_loaded} was being loaded on {where}")
     return error

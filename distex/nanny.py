@@ -365,8 +365,8 @@ class Nanny:
                     f"{config.port}: {exc}. Give the pool a localhost, or a localport, that can "
                     "be reached from there, and open it in the firewalls between"))
                 return
-        gc.collect()
         gc.freeze()
+        gc.enable()
 
     def _take_modules(self, config: Configure) -> None:
         """Put those that were shipped where workers find them."""

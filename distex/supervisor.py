@@ -237,6 +237,8 @@ class Supervisor:
         record.host.deaths_in_series = 0
         record.link = self.dispatcher.connect(record.connection, record, record.host.is_local)
         record.connection.handler = record.link
+        if self.settings.spin and record.host.is_local:
+            record.connection.enable_polling()
         self.look_whether_ready()
         self.elastic.look_whether_grown(record.host)
 

@@ -173,6 +173,8 @@ async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None 
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
         await loop.create_unix_connection(lambda: connection, config.unix_path)
+        if config.spin:
+            connection.enable_polling()
     else:
         await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
 

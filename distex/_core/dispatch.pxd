@@ -73,7 +73,9 @@ cdef class Task:
     cdef bint put_native(self, Buffer out, Codec codec) except -1
     cdef int put(self, Buffer out, Codec codec, list segments) except -1
     cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1
-    cdef int on_part(self, Cursor* cursor, list segments, Codec codec) except -1
+    cdef int on_part(self, Cursor* cursor, list segments, Codec codec,
+                     double spent_ns) except -1
+    cdef int learn(self, uint32_t done, double spent_ns) except -1
     cdef list on_returned(self, uint32_t done, double spent_ns)
     cdef list on_lost(self, object make_exception, Py_ssize_t item)
     cdef int succeed(self, object value) except -1
@@ -119,6 +121,7 @@ cdef class WorkerLink(FrameHandler):
     cdef Task _find(self, uint64_t id)
     cdef int _take_back(self, Header* header, const char* body) except -1
     cdef bint has_too_much(self)
+    cdef int recall(self) except -1
 
 
 cdef class Dispatcher:

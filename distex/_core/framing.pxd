@@ -58,6 +58,7 @@ cdef class FrameWriter(Buffer):
     cdef object _take_bytes(self)
     cdef int pending(self) except -1
     cdef bint congested(self)
+    cdef int poll(self) except -1
 
 
 cdef class FrameHandler:

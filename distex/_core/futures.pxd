@@ -1,3 +1,6 @@
+from libc.stdint cimport uint32_t
+
+from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.lane cimport Lane
 
@@ -43,13 +46,18 @@ cdef class ChunkTask(Task):
     cdef readonly bint done
     cdef readonly bint cancelled
     cdef object tail_error
-    # values that have come
-    cdef readonly Py_ssize_t received
+    # how many values have come; how many calls had taken how long when that was last looked at, and
+    # what one of the latest took
+    cdef readonly uint32_t received
+    cdef uint32_t known_calls
+    cdef double known_ns
+    cdef double latest_ns
     # the chunks that follow it, as it was given back by a worker in part, or lost with one
     cdef readonly list successors
 
     cdef ChunkTask _piece(self, list items)
     cdef int _become(self, list pieces) except -1
+    cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
 

@@ -18,6 +18,8 @@ cdef class Connection(FrameWriter):
     cdef object flush_callback
     # bound once
     cdef object transport_write
+    # the socket, if it may be read without the transport; else -1
+    cdef int poll_fd
     # the buffer that was handed out last, and what it is
     cdef object space
     cdef char* space_data

@@ -178,7 +178,7 @@ def pool_side(data: bytes) -> None:
 
     pool = loop.run_until_complete(make())
     pool._token = TOKEN
-    host = pool._hosts[0]
+    host = pool.hosts[0]
     pool._workers[1] = host.workers[1] = record = WorkerRecord(1, host)
     function = Function(pool.dispatcher.functions, "function", b"payload", [], False)
     news: list[Any] = []
@@ -186,7 +186,7 @@ def pool_side(data: bytes) -> None:
                  AsyncTask(function, (object(),), {}, loop)):
         pool.dispatcher.submit(task)
         task.add_done_callback(AsyncTask.exception) if isinstance(task, AsyncTask) else None
-    connection = pool._meet()
+    connection = pool.listener.meet()
     loads.allowed = False
 
     def welcome(hello: Hello) -> WorkerRecord:

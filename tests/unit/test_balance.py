@@ -98,6 +98,37 @@ def test_the_rest_of_a_chunk_goes_on_as_smaller_ones():
         assert pool.dispatcher.outstanding == 0
 
 
+def late_chunk(workers, n=100):
+    """A chunk of tiny calls, of which the last that were done took 10 ms each."""
+    pool = Pool(qsize=1, workers=workers)
+    pool.learn(10 * US)
+    chunk, _ = pool.chunk(range(n))
+    (busy, frame), = [(worker, frame) for worker in pool.workers for frame in worker.frames()
+                      if frame.kind == CHUNK]
+    busy.sends_part(frame.id, list(range(50)), ns=500 * US)
+    assert not busy.frames()  # all is as it should be
+    busy.sends_part(frame.id, [50], ns=500 * US + 10 * MS)
+    return pool, chunk, busy, frame
+
+
+def test_a_chunk_that_takes_far_longer_than_it_was_meant_to_is_asked_back_at_once():
+    pool, chunk, busy, frame = late_chunk(workers=2)
+    with pool:
+        assert kinds(busy.frames()) == [RECALL]
+        busy.sends_part(frame.id, [51], ns=500 * US + 20 * MS)
+        assert not busy.frames()  # once is enough
+        give_back(busy, frame.id, done=52, spent_ns=500 * US + 20 * MS)
+        # by what the latest calls took, not by the average of them all
+        assert [piece.items for piece in chunk.successors] == [[i] for i in range(52, 100)]
+        assert chunk.take() == list(range(52))
+
+
+def test_with_one_worker_there_is_nobody_to_share_with():
+    pool, _, busy, _ = late_chunk(workers=1)
+    with pool:
+        assert not busy.frames()
+
+
 def test_a_chunk_that_was_cancelled_does_not_go_on():
     with Pool() as pool:
         (worker,) = pool.workers

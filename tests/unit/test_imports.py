@@ -13,8 +13,8 @@ SOURCES = PACKAGE.parent / "_core"
 # from the ground up; a module may import from lower floors, and from its own one those before it
 FLOORS = [
     ["errors", "failures", "options", "notes", "output"],
-    ["_core.references", "_core.iteration", "_core.flatten", "_core.framing", "_core.codec",
-     "messages", "serializers", "versions"],
+    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.framing",
+     "_core.codec", "messages", "serializers", "versions"],
     ["_core.dispatch", "_core.lane", "_core.futures", "_core.protocol", "_core.execute",
      "functions", "namespace", "contexts", "interrupts", "shipping"],
     ["secret", "gate", "worker", "nanny"],
