@@ -331,6 +331,7 @@ class Nanny:
                         self._send(Printed(pid, pipe.stream, lines))
 
     # --- what the pool wants
+
     def _configure(self, config: Configure) -> None:
         """Import what the workers will need, and keep it out of the garbage collector's way: what
         it does not touch stays shared."""
@@ -403,7 +404,12 @@ class Nanny:
             raise_file_limit(64 + 2 * len(self.printing.get_map()))
             child.pipes = [Pipe(1), Pipe(2)]
         nanny = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for pipe in child.pipes:
+                pipe.close()
+            raise
         if pid:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)

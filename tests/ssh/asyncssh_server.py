@@ -35,6 +35,7 @@ class Server(asyncssh.SSHServer):
 
     def __init__(self, sshd):
         self.sshd = sshd
+        self.lost = asyncio.Event()
 
     def connection_made(self, conn):
         self.conn = conn
@@ -42,6 +43,12 @@ class Server(asyncssh.SSHServer):
 
     def connection_lost(self, exc):
         self.sshd.connections.remove(self.conn)
+        self.lost.set()
+
+    async def begin_auth(self, username):
+        if not self.sshd.lets_in:
+            await self.lost.wait()
+        return True
 
     def unix_server_requested(self, listen_path):
         answer = self.sshd.forwards
@@ -83,6 +90,7 @@ class AsyncSshd(Sshd):
     """It is used as an Sshd.
 
     Attributes:
+        lets_in: whether it comes to an end with authentication.
         forwards: whether sockets are forwarded.
         forwards_late: an asyncio.Event before which no request to forward is answered, or None.
         bytes_left: that may still pass "to_workers" and "from_workers"; None: all.
@@ -91,6 +99,7 @@ class AsyncSshd(Sshd):
 
     def __init__(self, folder):
         super().__init__(folder)
+        self.lets_in = True
         self.forwards = True
         self.forwards_late = None
         self.bytes_left = {"to_workers": None, "from_workers": None}

@@ -7,8 +7,8 @@ They share this machine's files and processes. It takes root, and Linux with the
 """
 
 import contextlib
-import itertools
 import os
+import random
 import shutil
 import subprocess
 
@@ -17,7 +17,6 @@ import psutil
 from .support import Sshd
 
 IP = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
-_numbers = itertools.count()
 
 
 def ip(*words):
@@ -108,15 +107,17 @@ class Lan:
     """
 
     def __init__(self, folder):
-        number = next(_numbers)
-        self.name = f"dx{os.getpid()}n{number}"[:11]
-        self.bridge = f"{self.name}b"
-        # 198.18.0.0/15 is for tests of networks; several runs at a time don't meet
-        which = (os.getpid() + number) % 512
-        self.subnet = f"198.{18 + which // 256}.{which % 256}"
         self.folder = folder
         self.hosts = []
-        ip("link", "add", self.bridge, "type", "bridge")
+        # 198.18.0.0/15 is for tests of networks
+        for which in random.sample(range(512), 512):
+            self.name = self.bridge = f"dxtest{which}"
+            with contextlib.suppress(OSError):  # another run has it
+                ip("link", "add", self.bridge, "type", "bridge")
+                break
+        else:
+            raise OSError("all networks are taken: ip link | grep dxtest")
+        self.subnet = f"198.{18 + which // 256}.{which % 256}"
         ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
 

@@ -183,8 +183,7 @@ class Sshd:
 
     def left(self):
         """What there should not be any more when no pool uses this host."""
-        return ([process.cmdline() for process in self.processes()]
-                + [session.cmdline() for session in self.sessions()]
+        return ([str(process) for process in [*self.processes(), *self.sessions()]]
                 + [str(path) for path in self.tmp.iterdir()])
 
     def url(self, workers=None):

@@ -39,6 +39,13 @@ def test_another_server_than_openssh_will_do(server):
     assert not list(server.tmp.iterdir())
 
 
+def test_it_hangs_in_authentication(server):
+    """It has shown its key, and then nothing more comes."""
+    server.lets_in = False
+    message = start_error(server.spec(connect_timeout=1.5))
+    assert "did not let us log in within 1.5 s" in message
+
+
 def test_it_refuses_to_forward(server):
     server.forwards = False
     assert "does not forward a socket" in start_error(server.spec())

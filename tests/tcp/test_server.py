@@ -353,3 +353,24 @@ def test_a_server_listens_on_this_machine_alone_unless_told_otherwise(server, ma
 
 def test_the_names_of_hosts_without_ssh():
     assert HostSpec("mini/2").key == HostSpec("mini/3").key != HostSpec("ssh://mini/2").key
+
+
+# --- modules that are only here, and what workers print
+
+
+def test_modules_are_shipped_and_output_comes_back(server, make_pool, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text(
+        "def double(x):\n    print('doubling', x)\n    return 2 * x")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    try:
+        lines = []
+        with make_pool(0, server.url(2), ship=[only_here], output=lines.append) as pool:
+            assert pool.run(only_here.double, 4) == 8
+        assert [line.text for line in lines] == ["doubling 4"]
+        with make_pool(0, server.url(1)) as pool, pytest.raises(ModuleNotFoundError) as caught:
+            pool.run(only_here.double, 4)
+        assert any("Pool(ship=[only_here])" in note for note in caught.value.__notes__)
+    finally:
+        del sys.modules["only_here"]
