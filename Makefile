@@ -6,8 +6,11 @@
 #   make test DISTEX_BUILD=debug with another build of the core, see setup.py
 
 PYTHON ?= python3
-# ci: 10,000 examples for the tests of framing, longer storms and races, as .ci/run wants it
-PROFILE ?= local
+# ci: as .ci/run wants it, 10,000 examples for the tests of framing, longer storms and races, and
+# 1,000 workers on 20 hosts
+export PROFILE ?= local
+# processes that share the tests; 0: this one runs them alone, and stops at breakpoints
+JOBS ?= auto
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -59,7 +62,7 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile $(PROFILE)
+	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --hypothesis-profile $(PROFILE)
 
 soak: $(BUILT) $(DEV)
 	SECONDS=$(SECONDS) $(RUN) tests/soak.py

@@ -17,31 +17,19 @@ immutable, so nothing is lost by giving each its own copy; tuples nested more th
 large strings go to the serializer, which sends an object that occurs twice only once.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_FromLongLong
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport PyBUF_READ
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
+from distex._core.references cimport owned
 from distex.errors import ProtocolError
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except? NULL
-
-cdef enum Tag:
-    NONE = 0
-    TRUE = 1
-    FALSE = 2
-    INT = 3
-    FLOAT = 4
-    STR = 5
-    BYTES = 6
-    TUPLE = 7
-    PICKLED = 8
-    SEGMENT = 9
 
 cdef enum:
     # a larger str or bytes goes to the serializer: there one that occurs twice is sent once
@@ -82,19 +70,15 @@ cdef bint put_exact(Buffer out, object value, int depth, list segments) except -
 
     Large bytes become a segment, if there is a list of them.
     """
-    cdef long long number
-    cdef int overflow = 0
-    cdef double real
     cdef const char* text
     cdef Py_ssize_t n = 0, i
     cdef uint32_t count
+    if out.capacity - out.size < NUMBER_BYTES:
+        out.reserve(NUMBER_BYTES)
+    if put_number(out, <PyObject*>value):
+        return True
     kind = type(value)
-    if kind is int:
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow:
-            return False
-        put_tagged(out, INT, &number, 8)
-    elif kind is str:
+    if kind is str:
         try:
             text = PyUnicode_AsUTF8AndSize(value, &n)
         except UnicodeEncodeError:  # lone surrogates
@@ -102,9 +86,6 @@ cdef bint put_exact(Buffer out, object value, int depth, list segments) except -
         if n > NATIVE_LIMIT_BYTES:
             return False
         put_text(out, STR, text, n)
-    elif kind is float:
-        real = PyFloat_AS_DOUBLE(value)
-        put_tagged(out, FLOAT, &real, 8)
     elif value is None:
         put_tag(out, NONE)
     elif value is True:
@@ -229,20 +210,19 @@ cdef class Codec:
         return self._get(cursor, segments, NATIVE_DEPTH)
 
     cdef object _get(self, Cursor* cursor, list segments, int depth):
-        cdef long long number
-        cdef double real
+        cdef PyObject* number = get_number(cursor)
         cdef uint32_t n
         cdef tuple items
         cdef Py_ssize_t i
         cdef int tag
+        if number != NULL:
+            return owned(number)
         need(cursor, 1)
         tag = cursor.data[0]
         cursor.data += 1
-        if tag == INT:
+        if tag == INT or tag == FLOAT:
             need(cursor, 8)
-            memcpy(&number, cursor.data, 8)
-            cursor.data += 8
-            return PyLong_FromLongLong(number)
+            raise MemoryError()  # else get_number() had taken it
         if tag == PICKLED:
             return self._get_pickled(cursor, segments)
         if tag == SEGMENT:
@@ -256,11 +236,6 @@ cdef class Codec:
             return True
         if tag == FALSE:
             return False
-        if tag == FLOAT:
-            need(cursor, 8)
-            memcpy(&real, cursor.data, 8)
-            cursor.data += 8
-            return real
         if tag != STR and tag != BYTES and tag != TUPLE:
             raise ProtocolError(f"unknown value tag {tag}")
         need(cursor, 4)

@@ -10,18 +10,20 @@ on its loop beside others.  Results are collected and sent together, but none wa
 go out before a call that is likely to be slow, and whenever HOLD_NS have passed.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 import os
 from collections import deque
 from functools import partial
 
-from distex._core.codec cimport Codec, Cursor
+from distex._core.codec cimport Codec, Cursor, get_number, put_number
 from distex._core.framing cimport (
     CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, Header, Kind,
 )
-from distex.errors import ProtocolError, annotate
+from distex._core.references cimport owned
+from distex.errors import ProtocolError, TaskInterrupted, annotate
 
 cdef extern from *:
     """
@@ -46,6 +48,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object obj)
+    object PyObject_CallOneArg(object callable, object arg)
 
 cdef enum:
     # a turn of the loop in which plain functions run; then it gets to its other work
@@ -53,9 +56,10 @@ cdef enum:
     # results are not held back for longer, nor before a call that is likely to take SLOW_NS
     HOLD_NS = 500_000
     SLOW_NS = 50_000
-    # calls of a chunk between two looks at the clock while they take less than TINY_NS each
-    TINY_NS = 2_000
-    STRIDE = 16
+    # between two looks at the clock there are as many calls of a chunk as take this long, within
+    # limits: a look costs as much as a tiny call
+    LOOK_NS = 10_000
+    LOOK_CALLS = 200
     # results of a chunk are sent on when they are this many bytes or segments
     RESULTS_BYTES = 256 * 1024
     RESULTS_SEGMENTS = 256
@@ -64,6 +68,14 @@ cdef enum:
     SPREAD = 1
     FROM_COROUTINE = 1
     NOT_LOADED = 1
+    # a larger call is not copied in order to wait for its turn
+    LARGE_BODY_BYTES = 16 * 1024
+    # what is noted where in the page that is shared with the nanny, see distex/notes.py
+    STARTED = 0
+    FINISHED = 1
+    UNWANTED = 2
+    RUNNING = 3
+    ITEM = 4
 
 
 cdef class Entry:
@@ -97,7 +109,7 @@ cdef class Runner(FrameHandler):
         codec: how data are written.
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
-        page: two 64-bit numbers, writable: id of the last task started, of the last one done.
+        page: five 64-bit numbers, writable, see distex/notes.py.
         spin: seconds to poll for more work before sleeping.
     """
 
@@ -132,7 +144,9 @@ cdef class Runner(FrameHandler):
                 raise ProtocolError(f"a call of function {header.aux}, which was not sent")
             if self.now_ns == 0:
                 self._begin_turn()
+            # a slow call waits for the end of what has been received: it may be cancelled there
             if kind == CALL and not self.queue and self.now_ns < self.turn_end_ns \
+                    and (entry.slow_ns < SLOW_NS or header.length > LARGE_BODY_BYTES) \
                     and not self.out.congested():
                 cursor.data = body
                 cursor.end = body + header.length
@@ -180,6 +194,7 @@ cdef class Runner(FrameHandler):
         """Keep the loop from sleeping."""
         if distex_clock_ns() < self.spin_end_ns:
             self.loop.call_soon(self._spin)
+            self.out.poll()
         else:
             self.spinning = False
 
@@ -221,7 +236,14 @@ cdef class Runner(FrameHandler):
                 del self.jobs[job.id]
         self.now_ns = 0
         self._flush()
-        self._schedule()
+        if self.queue and not self.scheduled and not self.out.congested():
+            self.scheduled = True
+            self.loop.call_soon(self._after_input)
+
+    def _after_input(self):
+        """Go on in the next turn, not in this one: in between the loop reads what has come, and
+        what waits here may have been cancelled."""
+        self.loop.call_soon(self._run_queue)
 
     cdef int _cancel(self, uint64_t id) except -1:
         cdef Job job = self.jobs.get(id)
@@ -278,24 +300,30 @@ cdef class Runner(FrameHandler):
         cdef Py_ssize_t mark
         cdef Job job
         self._flush_before(entry)
-        self.page[0] = id
+        self.page[STARTED] = id
         try:
             function = entry.function
             if function is None:
                 function = entry.load(self.load_function)
                 began = distex_clock_ns()
+            names = kwargs = None
             if flags & PACKED:
                 args, kwargs = self.codec.get(cursor, segments)
-                value = function(*args, **kwargs)
             else:
                 args = self.codec.get(cursor, segments)
                 names = self.codec.get(cursor, segments)
                 if type(args) is not tuple:
                     raise ProtocolError("the arguments of a call are no tuple")
-                if names is None:
-                    value = function(*<tuple>args)
-                else:
-                    value = function(*args, **dict(zip(names[::2], names[1::2])))
+                if names is not None:
+                    kwargs = dict(zip(names[::2], names[1::2]))
+            self.page[RUNNING] = id
+            if self.page[UNWANTED] == id != 0:
+                raise TaskInterrupted()
+            if kwargs is None:
+                value = function(*<tuple>args)
+            else:
+                value = function(*args, **kwargs)
+            self.page[RUNNING] = 0
             args = kwargs = None
             self._leave_fork()
             self.now_ns = distex_clock_ns()
@@ -308,14 +336,16 @@ cdef class Runner(FrameHandler):
                     job = Job.__new__(Job)
                     job.id = id
                     self.jobs[id] = job
+                    self.page[FINISHED] = id  # no plain function that could be interrupted
                     self._await(job, value)
                     return 0
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
+            self.page[RUNNING] = 0
             self._leave_fork()
             self.now_ns = distex_clock_ns()
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
-        self.page[1] = id
+        self.page[FINISHED] = id
         entry.took(<double>(self.now_ns - began))
         return 0
 
@@ -324,6 +354,11 @@ cdef class Runner(FrameHandler):
         cdef int64_t before, elapsed
         cdef uint32_t n = 0, stride = 0
         cdef Entry entry = job.entry
+        cdef Buffer results
+        cdef PyObject* number
+        cdef bint native = self.codec.native
+        cdef uint64_t* page = &self.page[0]
+        page[STARTED] = job.id
         try:
             function = entry.load(self.load_function)
             if job.results is None:
@@ -334,6 +369,7 @@ cdef class Runner(FrameHandler):
                 job.results = Buffer.__new__(Buffer)
                 job.results.put(<const char*>&n, 4)
                 job.result_segments = []
+            results = job.results
             before = self.now_ns = distex_clock_ns()
             n = 0
             while job.done < job.calls:
@@ -341,17 +377,29 @@ cdef class Runner(FrameHandler):
                     if job.unsent and self._send_now(entry):
                         self._send_results(job, PART)
                     self._flush_before(entry)
-                self.page[0] = job.id
-                item = self.codec.get(&job.cursor, job.segments)
+                page[ITEM] = job.done
+                number = get_number(&job.cursor)
+                if number != NULL:
+                    item = owned(number)
+                else:
+                    item = self.codec.get(&job.cursor, job.segments)
+                page[RUNNING] = job.id
+                if page[UNWANTED] == job.id:
+                    raise TaskInterrupted()
                 if job.flags & SPREAD:
                     value = function(*item)
                 else:
-                    value = function(item)
+                    value = PyObject_CallOneArg(function, item)
+                page[RUNNING] = 0
                 item = None
                 self._leave_fork()
                 n += 1
-                if not self.codec.put_native(job.results, value):
+                if native and put_number(results, <PyObject*>value):
+                    job.done += 1
+                    job.unsent += 1
+                elif not self.codec.put_native(results, value):
                     if is_awaitable(value):
+                        self.page[FINISHED] = job.id
                         self._await(job, value)
                         return False
                     self._chunk_value(job, value)
@@ -366,12 +414,12 @@ cdef class Runner(FrameHandler):
                 job.spent_ns += elapsed
                 before = self.now_ns
                 entry.took(<double>elapsed / n)
-                if elapsed < TINY_NS * n:
-                    stride = STRIDE
+                stride = <uint32_t>min(LOOK_CALLS, LOOK_NS * n // max(elapsed, 1))
                 n = 0
                 if self.now_ns >= self.turn_end_ns and job.done < job.calls:
                     return False
         except BaseException as exc:
+            self.page[RUNNING] = 0
             self._leave_fork()
             self.now_ns = distex_clock_ns()
             if job.unsent:
@@ -381,7 +429,7 @@ cdef class Runner(FrameHandler):
             self.now_ns = distex_clock_ns()
             job.spent_ns += self.now_ns - before
             self._send_results(job, RESULT)
-        self.page[1] = job.id
+        self.page[FINISHED] = job.id
         return True
 
     cdef int _chunk_value(self, Job job, object value) except -1:

@@ -8,7 +8,14 @@ from cpython.object cimport PyObject
 
 import sys
 
-from distex._core.iteration cimport get_iternext, iternext, set_iternext, stop_iteration
+from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
+from distex._core.references cimport list_move, owned
+
+
+cdef inline PyObject* take(PyObject* values) noexcept:
+    """The next value, which the list lets go of; the reference is the caller's."""
+    (<Values>values).next += 1
+    return list_move(<PyObject*>(<Values>values).values, (<Values>values).next - 1)
 
 
 cdef class Values:
@@ -27,16 +34,18 @@ cdef class Values:
         self.end = 0 if values is None else len(values)
         return 0
 
-    cdef object pop(self):
-        """The next value, which the list lets go of."""
-        value = self.values[self.next]
-        self.values[self.next] = None
-        self.next += 1
-        return value
-
 
 cdef class Flatten(Values):
-    """An iterator over what a generator's lists hold."""
+    """An iterator over what a generator's lists hold.
+
+    Args:
+        lists: the generator.
+        on_close: called by close(): a generator that has not begun is not told of it.
+    """
+
+    def __init__(self, lists, on_close=None):
+        self.lists = lists
+        self.on_close = on_close
 
     def __iter__(self):
         return self
@@ -44,12 +53,14 @@ cdef class Flatten(Values):
     def __next__(self):
         while self.next >= self.end:
             self.load(next(self.lists))
-        return self.pop()
+        return owned(take(<PyObject*>self))
 
     def close(self):
         """Take no more: what has not been started is cancelled."""
         self.load(None)
         self.lists.close()
+        if self.on_close is not None:
+            self.on_close()
 
 
 cdef class AsyncFlatten(Values):
@@ -77,12 +88,12 @@ cdef class AsyncFlatten(Values):
     def __next__(self):
         if self.next >= self.end:
             raise RuntimeError("two tasks take results of one map at the same time")
-        raise StopIteration(self.pop())
+        raise StopIteration(owned(take(<PyObject*>self)))
 
     async def _refill(self):
         while self.next >= self.end:
             self.load(await self.lists.__anext__())
-        return self.pop()
+        return owned(take(<PyObject*>self))
 
     async def aclose(self):
         """Take no more: what has not been started is cancelled."""
@@ -90,13 +101,17 @@ cdef class AsyncFlatten(Values):
         await self.lists.aclose()
 
 
-cdef PyObject* next_value(PyObject* self) noexcept:
-    cdef AsyncFlatten values = <AsyncFlatten>self
-    if values.next >= values.end:
-        return slow_next(self)
-    value = values.pop()
-    return stop_iteration(<PyObject*>value)
+cdef PyObject* next_of_flatten(PyObject* self) noexcept:
+    return take(self) if (<Values>self).next < (<Values>self).end else next_slowly(self)
 
 
-cdef iternext slow_next = get_iternext(AsyncFlatten)
-set_iternext(AsyncFlatten, next_value)
+cdef PyObject* next_of_async_flatten(PyObject* self) noexcept:
+    if (<Values>self).next >= (<Values>self).end:
+        return next_slowly_async(self)
+    return hand_over(take(self))
+
+
+cdef iternext next_slowly = get_iternext(Flatten)
+cdef iternext next_slowly_async = get_iternext(AsyncFlatten)
+set_iternext(Flatten, next_of_flatten)
+set_iternext(AsyncFlatten, next_of_async_flatten)

@@ -204,6 +204,10 @@ cdef class FrameWriter(Buffer):
         """Whether the peer takes less than it is sent. A connection overrides it."""
         return False
 
+    cdef int poll(self) except -1:
+        """Take in what comes within a moment, without the loop. A connection overrides it."""
+        return 0
+
     def take(self):
         """The buffers written since the last call, in order; they are the caller's now."""
         cdef list parts = self.parts

@@ -10,6 +10,7 @@ The worker treats both connections alike.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR, errno
 
 import os
 from asyncio import CancelledError
@@ -19,47 +20,30 @@ from distex._core.dispatch cimport Function
 from distex._core.framing cimport (
     CANCELLED, ERROR, FORGET, FUNCTION, RESULT, FrameHandler, FrameReader, FrameWriter, Header,
 )
+from distex._core.polling cimport recv_soon
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex.errors import ProtocolError, annotate, load_exception
 
 cdef extern from *:
     """
-    #include <errno.h>
     #if defined(_WIN32)
     static Py_ssize_t distex_send(int fd, const char *data, Py_ssize_t n) { return -1; }
-    static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n, long long ns) { return -1; }
+    static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n) { return -1; }
     #else
     #include <sys/socket.h>
-    #include <time.h>
-    static long long distex_now(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (long long)now.tv_sec * 1000000000 + now.tv_nsec;
-    }
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
     static Py_ssize_t distex_send(int fd, const char *data, Py_ssize_t n) {
         return send(fd, data, n, MSG_NOSIGNAL);
     }
-    static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n, long long spin_ns) {
-        if (spin_ns > 0) {
-            long long end = distex_now() + spin_ns;
-            do {
-                Py_ssize_t got = recv(fd, data, n, MSG_DONTWAIT);
-                if (got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) return got;
-            } while (distex_now() < end);
-        }
+    static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n) {
         return recv(fd, data, n, 0);
     }
     #endif
     """
     Py_ssize_t distex_send(int fd, const char* data, Py_ssize_t n) nogil
-    Py_ssize_t distex_recv(int fd, char* data, Py_ssize_t n, long long spin_ns) nogil
-
-cdef extern from "errno.h":
-    int errno
-    int EINTR
+    Py_ssize_t distex_recv(int fd, char* data, Py_ssize_t n) nogil
 
 cdef enum:
     KNOWN_FUNCTIONS = 64
@@ -129,7 +113,9 @@ cdef class Lane(FrameHandler):
         while not self.answered:
             self.reader.space(&space, &n)
             with nogil:
-                got = distex_recv(fd, space, n, self.spin_ns)
+                got = recv_soon(fd, space, n, self.spin_ns) if self.spin_ns else -1
+                if got < 0 and (self.spin_ns == 0 or errno == EAGAIN):
+                    got = distex_recv(fd, space, n)
             if got > 0:
                 self.reader.received(got, self)
             elif got == 0:

@@ -5,7 +5,8 @@
     transport <──write── take() <── FrameWriter <── begin/end, frame
 
 While input is being processed output is held back, and written at its end; output that arises
-otherwise is written by one callback at the end of the loop's tick, or at once when there is much.
+otherwise is written by one callback at the end of the loop's tick, or at once when there is much or
+the peer has nothing else to do.
 """
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -13,11 +14,14 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from asyncio import BufferedProtocol
 
 from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex._core.polling cimport recv_soon
 from distex.errors import ProtocolError
 
 cdef enum:
     # output is not held back beyond this
     FLUSH_BYTES = 64 * 1024
+    # one look at a socket in busy polling; then the loop gets to its other work
+    POLL_NS = 20_000
 
 
 cdef class Connection(FrameWriter):
@@ -34,11 +38,12 @@ cdef class Connection(FrameWriter):
         self.handler = handler
         self.reader = FrameReader(limit)
         self.flush_callback = self._flush
+        self.poll_fd = -1
 
     # --- output
 
     cdef int pending(self) except -1:
-        if self.size + self.parts_bytes >= FLUSH_BYTES:
+        if self.size + self.parts_bytes >= FLUSH_BYTES or self.urgent and not self.reading:
             self.write_out()
         elif not self.reading and not self.flush_scheduled:
             self.flush_scheduled = True
@@ -49,10 +54,11 @@ cdef class Connection(FrameWriter):
         return self.paused
 
     cdef int write_out(self) except -1:
+        self.urgent = False
         if self.transport is None:  # not connected yet, or not any more
             return 0
         for part in self.take():
-            self.transport.write(part)
+            self.transport_write(part)
         return 0
 
     def _flush(self):
@@ -74,15 +80,37 @@ cdef class Connection(FrameWriter):
         if self.transport is not None:
             self.transport.abort()
 
+    # --- busy polling
+
+    def enable_polling(self):
+        """Allow it. The transport must be that of a bare socket, without encryption, say."""
+        self.poll_fd = self.transport.get_extra_info("socket").fileno()
+
+    cdef int poll(self) except -1:
+        cdef char* data = NULL
+        cdef Py_ssize_t n = 0, got
+        cdef int fd = self.poll_fd
+        if fd < 0 or self.reading or self.transport.is_closing():
+            return 0
+        self.reader.space(&data, &n)
+        with nogil:
+            got = recv_soon(fd, data, n, POLL_NS)
+        if got > 0:  # all else the loop will see
+            self.buffer_updated(got)
+        return 0
+
     # --- the protocol's callbacks
 
     def connection_made(self, transport):
         self.transport = transport
+        self.transport_write = transport.write
         self.handler.connected(self)
         self.write_out()
 
     def connection_lost(self, exc):
         self.transport = None
+        self.transport_write = None
+        self.poll_fd = -1
         self.take()
         if self.on_lost is not None:
             self.on_lost(self)
@@ -102,7 +130,12 @@ cdef class Connection(FrameWriter):
         cdef char* data = NULL
         cdef Py_ssize_t n = 0
         self.reader.space(&data, &n)
-        return PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        # mostly the same as before: what came was small, and was read whole
+        if data != self.space_data or n != self.space_size:
+            self.space_data = data
+            self.space_size = n
+            self.space = PyMemoryView_FromMemory(data, n, PyBUF_WRITE)
+        return self.space
 
     def buffer_updated(self, Py_ssize_t n):
         self.reading = True

@@ -6,6 +6,8 @@
     ├── RemoteException           a task's exception that could not be brought over as itself
     └── and those of failures.py, which workers do not need
 
+    TaskInterrupted, a BaseException, ends in a worker what its caller does not want any more.
+
 A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
 """
 
@@ -21,6 +23,7 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "RemoteTraceback",
+    "TaskInterrupted",
     "annotate",
     "dump_exception",
     "load_exception",
@@ -54,6 +57,15 @@ class RemoteException(DistexError):
 
     def __str__(self) -> str:
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
+
+
+class TaskInterrupted(BaseException):
+    """Raised within a plain function that runs in a worker, when its task is cancelled or its time
+    is over and an interrupt was asked for. No Exception, so that ``except Exception`` lets it pass;
+    a function that does not end within the grace period is ended with its worker."""
+
+    def __init__(self, message: str = "the task was cancelled") -> None:
+        super().__init__(message)
 
 
 class RemoteTraceback(Exception):
@@ -112,6 +124,19 @@ def dump_exception(
     return _describe(exc), _format(exc), pickled
 
 
+def _missing(module: str, where: object) -> str:
+    """What to do where a worker has no such module."""
+    from importlib.util import find_spec
+
+    top = module.partition(".")[0]
+    try:
+        is_here = top != "__main__" and find_spec(top) is not None
+    except (ImportError, ValueError):
+        is_here = False
+    install = f"{where} has no module {module!r}: install it there"
+    return f"{install}, or send yours along with Pool(ship=[{top}])" if is_here else install
+
+
 def load_exception(
     dumped: tuple[str, str, bytes | None], where: object, not_loaded: str | None = None,
     loads: Callable[[bytes], Any] = pickle.loads,
@@ -137,6 +162,10 @@ def load_exception(
         error = exc  # type: ignore[assignment]
         # not by an assignment, which a class may refuse: a frozen dataclass, say
         vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
+    if issubclass(type(error), ModuleNotFoundError):
+        module = vars(ImportError)["name"].__get__(error)
+        if isinstance(module, str):
+            annotate(error, _missing(module, where))
     if not_loaded is not None:
         annotate(error, f"raised while {not_loaded} was being loaded on {where}")
     return error

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from distex._core.dispatch import Function, FunctionTable
 from distex.errors import annotate
 from distex.options import FUNCTION_CACHE
-from distex.serializers import Serializer
+from distex.serializers import Serializer, by_value
 
 _IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType,
               BuiltinFunctionType, range)
@@ -62,6 +62,8 @@ def _is_importable(func: Any) -> bool:
     module = getattr(func, "__module__", None)
     name = getattr(func, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
+        return False
+    if by_value(module):
         return False
     found: Any = sys.modules.get(module, _MISSING)
     for part in name.split("."):

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distex._core.dispatch import Function, Inbox
+from distex._core.dispatch import Function, Inbox, Limits
 from distex._core.flatten import Flatten
 from distex._core.futures import ChunkTask
 
@@ -54,6 +54,7 @@ class Window:
         self._ordered = options.ordered
         self._chunksize = options.chunksize
         self._buffersize = options.buffersize
+        self._limits = options.limits
         self._notify_caller = notify
         self._live: set[ChunkTask] = set()  # chunks whose results have not all been taken
         self._items = 0  # items in them
@@ -69,21 +70,17 @@ class Window:
 
     def room(self) -> int:
         """How many items the next chunk may have; 0: enough is on the way."""
-        if self._chunksize is not None:
-            limit = self._buffersize or self._pool.capacity() * max(
-                AHEAD_CHUNKS, AHEAD_ITEMS // self._chunksize)
-            return self._chunksize if len(self._live) < limit else 0
         cost = self._function.cost_ns
         workers = self._pool.capacity()
+        size = max(1, min(int(CHUNK_NS / cost), CHUNK_ITEMS)) if cost else 1
+        ahead = max(AHEAD_ITEMS, AHEAD_CHUNKS * size)
+        if self._chunksize is not None:
+            limit = self._buffersize or workers * max(AHEAD_CHUNKS, ahead // self._chunksize)
+            return self._chunksize if len(self._live) < limit else 0
         if self._function.is_async:
-            size = 1
-            limit = max(AHEAD_ITEMS * workers, 2 * self._pool.qsize * workers)
-        elif cost == 0:  # nothing is known yet
-            size = 1
-            limit = 2 * workers
+            limit = workers * max(AHEAD_ITEMS, 2 * self._pool.qsize)
         else:
-            size = max(1, min(int(CHUNK_NS / cost), CHUNK_ITEMS))
-            limit = max(AHEAD_ITEMS, AHEAD_CHUNKS * size) * workers
+            limit = workers * (ahead if cost else 2)  # nothing is known yet of the first calls
         if self._buffersize is not None:
             limit = min(limit, self._buffersize)
             size = max(1, min(size, limit // (2 * workers)))
@@ -92,6 +89,7 @@ class Window:
     def add(self, items: list[Any]) -> None:
         """Send items off as one chunk."""
         chunk = ChunkTask(self._function, items, self._spread, self._notify)
+        chunk.limits = self._limits
         self._live.add(chunk)
         self._items += chunk.calls
         if self._ordered:
@@ -191,6 +189,7 @@ class MapOptions:
     ordered: bool = True
     star: bool = False
     buffersize: int | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         for name in ("chunksize", "buffersize"):
@@ -217,6 +216,20 @@ def _remaining(deadline: float | None) -> float | None:
     return remaining
 
 
+def map_options(iterables: tuple[Any, ...], **arguments: Any) -> MapOptions:
+    """The arguments of a map, checked.
+
+    Raises:
+        ValueError, TypeError: one makes no sense.
+    """
+    options = MapOptions(**arguments)
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    if options.star and len(iterables) > 1:
+        raise TypeError("star goes with a single iterable of tuples")
+    return options
+
+
 def has_async(iterables: tuple[Any, ...]) -> bool:
     """Whether any of the iterables is an asynchronous one."""
     return any(isinstance(iterable, AsyncIterable) for iterable in iterables)
@@ -233,16 +246,22 @@ def map_sync(
     """Begin to map; the iterator of the results, for a thread that may wait."""
     items = _zipped(iterables)
     deadline = options.deadline()
-    event = threading.Event()
-    window = Window(pool, function, options.star or len(iterables) > 1, options,
-                    lambda chunk: event.set())
+    news = threading.Event()
+
+    def notify(chunk: ChunkTask) -> None:
+        if not news.is_set():  # to set it is dear
+            news.set()
+
+    window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
     window.fill(items)
 
     def batches() -> Iterator[list[Any]]:
         try:
             while True:
-                event.clear()
                 values = window.take()
+                if values is None and news.is_set():
+                    news.clear()
+                    values = window.take()  # it may have come in between
                 window.fill(items)
                 if values is not None:
                     yield values
@@ -252,11 +271,11 @@ def map_sync(
                     return
                 else:
                     pool.check_may_block()
-                    event.wait(_remaining(deadline))
+                    news.wait(_remaining(deadline))
         finally:
             window.close()
 
-    return Flatten(batches())
+    return Flatten(batches(), window.close)
 
 
 async def map_batches(
@@ -331,7 +350,8 @@ async def _feed(
                 room.clear()
                 await room.wait()
     except BaseException as exc:  # the consumer's, or nobody's if it has left
-        window.input_error = exc
+        if not window.exhausted:
+            window.input_error = exc
     finally:
         send()
         window.exhausted = True

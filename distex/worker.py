@@ -12,11 +12,12 @@ import functools
 import inspect
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from distex import serializers
+from distex import interrupts, serializers, versions
 from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
@@ -33,6 +34,7 @@ from distex.messages import (
     encode,
 )
 from distex.namespace import Namespace
+from distex.notes import PAGE_BYTES
 from distex.options import LoopType
 
 HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
@@ -58,10 +60,11 @@ def loop_factory(kind: int) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def preload(config: Configure | None) -> None:
-    """Import what a worker with this configuration will need."""
+    """Import what a worker with this configuration will need; HostError if it does not fit."""
     import cloudpickle  # noqa: F401
 
     if config is not None:
+        versions.check(config.versions)
         loop_factory(config.loop_type)
         serializers.for_functions(config.func_pickle)
         serializers.for_data(config.data_pickle)
@@ -164,14 +167,16 @@ class Worker(LaneRunner):
         self._say(READY, Ready(error))
 
 
-async def connect(config: Configure, worker: Runner) -> None:
-    """Connect to the pool's server."""
+async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None = None) -> None:
+    """Connect to the pool."""
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
         await loop.create_unix_connection(lambda: connection, config.unix_path)
+        if config.spin:
+            connection.enable_polling()
     else:
-        await loop.create_connection(lambda: connection, config.host, config.port)
+        await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
 
 
 def watch_forks(runner: LaneRunner) -> None:
@@ -191,21 +196,28 @@ def run(worker: Worker) -> None:
                  "exception": exc})
 
 
-def main(config: Configure, number: int, page: Any) -> None:
+def main(
+    config: Configure, number: int, page: Any, tls: ssl.SSLContext | None = None
+) -> None:
     """Be a worker until the pool says goodbye or is gone.
 
     Args:
         config: what the nanny was told.
         number: the worker's number in its pool.
-        page: memory shared with the nanny, at least 16 bytes, zeroed.
+        page: shared with the nanny, see notes.py.
+        tls: for a pool that is reached by TCP.
     """
     loop = loop_factory(config.loop_type)()
     asyncio.set_event_loop(loop)
-    worker = Worker(loop, config, number, memoryview(page).cast("Q"))
+    worker = Worker(loop, config, number, page)
     watch_forks(worker)
+    interrupts.let_in(page)
     try:
-        loop.run_until_complete(connect(config, worker))
+        loop.run_until_complete(connect(config, worker, tls))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
+        return
+    except OSError as exc:
+        print(f"distex: a worker can't connect to its pool: {exc}", file=sys.stderr)
         return
     run(worker)
     tasks = asyncio.all_tasks(loop)
@@ -223,4 +235,4 @@ def spawned() -> None:
     assert isinstance(spawn, Spawn)
     sys.path[:] = config.sys_path
     sys.argv[:] = config.argv
-    main(config, spawn.number, bytearray(16))
+    main(config, spawn.number, memoryview(bytearray(PAGE_BYTES)).cast("Q"))

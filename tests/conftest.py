@@ -52,6 +52,14 @@ def loop(request: pytest.FixtureRequest) -> Loop:
     return Loop(LoopType.asyncio, asyncio.SelectorEventLoop)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes a thousand processes, unless that is asked for."""
+    if os.environ.get("PROFILE") != "ci":
+        large = [item for item in items if item.get_closest_marker("large")]
+        config.hook.pytest_deselected(items=large)
+        items[:] = [item for item in items if item not in large]
+
+
 # --- nothing is left behind
 
 

@@ -32,16 +32,19 @@ def own_surroundings() -> Iterator[None]:
         tempfile.tempdir = None
 
 
-def processes() -> set[str]:
-    """Those that tests have started and that go on, orphans included; zombies are dead."""
-    me = psutil.Process()
-    mine = {child.pid for child in me.children(recursive=True)}
+def processes(before: set[int]) -> set[str]:
+    """Those that tests have started since, and that go on, orphans included; zombies are dead.
+
+    Only what was not there before is looked at: each look at a process takes time.
+    """
     found = set()
-    for process in psutil.process_iter():
+    for pid in set(psutil.pids()) - before:
         try:
-            if process.pid != me.pid and process.status() != psutil.STATUS_ZOMBIE and (
-                    process.pid in mine or MARK in process.environ()):
-                found.add(f"process {process.pid}: {process.cmdline()}")
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE and (
+                    MARK in process.environ()
+                    or os.getpid() in [parent.pid for parent in process.parents()]):
+                found.add(f"process {pid}: {process.cmdline()}")
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
@@ -69,22 +72,23 @@ def folders() -> set[str]:
     return set(glob.glob(os.path.join(tempfile.gettempdir(), "distex-*")))
 
 
-LOOKS = [processes, threads, folders] + ([open_files] if sys.platform == "linux" else [])
+LOOKS = [threads, folders] + ([open_files] if sys.platform == "linux" else [])
 
 
 def everything() -> set[str]:
-    """All that a test could leave behind."""
+    """All that a test could leave behind, but for processes."""
     return set().union(*(look() for look in LOOKS))
 
 
 @contextlib.contextmanager
 def nothing_left() -> Iterator[None]:
     """AssertionError if more is there some time after the block than was before."""
+    pids = set(psutil.pids())
     before = everything()
     yield
     deadline = time.monotonic() + LEAVE_SECONDS
     gc_done = False
-    while left := everything() - before:
+    while left := (everything() - before) | processes(pids):
         if not gc_done:  # only then: it takes long
             gc.collect()
             gc_done = True

@@ -181,7 +181,7 @@ def worker_pids(pool: Pool) -> list[int]:
 def nanny_pids(pool: Pool) -> list[int]:
     """Process ids of the nannies on this machine."""
     assert pool._home is not None
-    return [host.nanny.pid for host in pool._home.supervisor._hosts
+    return [host.nanny.pid for host in pool._home.supervisor.hosts
             if host.launcher.is_local and host.nanny is not None]
 
 

@@ -6,11 +6,10 @@ cdef class Values:
     cdef Py_ssize_t end
 
     cdef int load(self, list values) except -1
-    cdef object pop(self)
 
 
 cdef class Flatten(Values):
-    pass
+    cdef object on_close
 
 
 cdef class AsyncFlatten(Values):

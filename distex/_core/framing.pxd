@@ -47,6 +47,8 @@ cdef class FrameWriter(Buffer):
     # large payloads cut out of the stream, each sent as an object of its own
     cdef list parts
     cdef Py_ssize_t parts_bytes
+    # the peer waits for the next frame: it should not be held back
+    cdef bint urgent
 
     cdef Py_ssize_t begin(self, Kind kind, uint8_t flags, uint32_t aux, uint64_t id) except -1
     cdef int end(self, Py_ssize_t mark) except -1
@@ -56,6 +58,7 @@ cdef class FrameWriter(Buffer):
     cdef object _take_bytes(self)
     cdef int pending(self) except -1
     cdef bint congested(self)
+    cdef int poll(self) except -1
 
 
 cdef class FrameHandler:

@@ -16,6 +16,14 @@ cdef class Connection(FrameWriter):
     cdef bint flush_scheduled
     cdef bint paused
     cdef object flush_callback
+    # bound once
+    cdef object transport_write
+    # the socket, if it may be read without the transport; else -1
+    cdef int poll_fd
+    # the buffer that was handed out last, and what it is
+    cdef object space
+    cdef char* space_data
+    cdef Py_ssize_t space_size
 
     cdef int pending(self) except -1
     cdef bint congested(self)

@@ -80,7 +80,7 @@ def nothing_is_unpickled() -> Iterator[None]:
     with (
         mock.patch.object(errors.load_exception, "__defaults__", (None, loads.loads)),
         mock.patch.object(serializers, "for_data", return_value=loads.serializer),
-        mock.patch.object(greeter, "DEFAULT_LIMIT_BYTES", 1<<30),
+        mock.patch.object(greeter, "DEFAULT_LIMIT_BYTES", LIMIT),
         mock.patch.object(worker, "Namespace", return_value=Functions()),
     ):
         yield
@@ -178,7 +178,7 @@ def pool_side(data: bytes) -> None:
 
     pool = loop.run_until_complete(make())
     pool._token = TOKEN
-    host = pool._hosts[0]
+    host = pool.hosts[0]
     pool._workers[1] = host.workers[1] = record = WorkerRecord(1, host)
     function = Function(pool.dispatcher.functions, "function", b"payload", [], False)
     news: list[Any] = []
@@ -186,7 +186,7 @@ def pool_side(data: bytes) -> None:
                  AsyncTask(function, (object(),), {}, loop)):
         pool.dispatcher.submit(task)
         task.add_done_callback(AsyncTask.exception) if isinstance(task, AsyncTask) else None
-    connection = pool._meet()
+    connection = pool.listener.meet()
     loads.allowed = False
 
     def welcome(hello: Hello) -> WorkerRecord:
@@ -223,7 +223,7 @@ class Worker(worker.Worker):
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
     page = memoryview(bytearray(16)).cast("Q")
-    config = Configure(TOKEN, "/nowhere", "", 0, [], [], 0, 0, 0, 0.0)
+    config = Configure(TOKEN, "/nowhere", "", 0, [], b"", {}, False, [], 0, 0, 0, 0.0)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
     for task in asyncio.all_tasks(loop):
@@ -291,7 +291,7 @@ def seeds() -> Iterator[bytes]:
             yield bytes([number, 7]) + data
     for value in encoded:
         yield bytes([1, 2]) + value
-    control = [Serving(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4),
+    control = [Serving(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4, False, False),
                messages.Kill(1, 9), messages.Failed("reason"), messages.Stop(1.0)]
     yield bytes([4, 0]) + b"".join(map(pack, control[1::2]))
     yield bytes([4, 5]) + b"".join(map(pack, control[::2]))

@@ -102,6 +102,43 @@ def test_what_was_taken_is_not_kept():
     assert references[1]() is not None
 
 
+def test_what_was_taken_asynchronously_is_not_kept(loop):
+    async def main():
+        things = [Thing(), Thing(), Thing()]
+        references = [weakref.ref(thing) for thing in things]
+
+        async def all_at_once(lists):
+            yield lists.pop()
+
+        flat = AsyncFlatten(all_at_once([things]))
+        del things
+        for reference in references:
+            taken = await anext(flat)
+            assert reference() is taken
+            del taken
+            gc.collect()
+            assert reference() is None
+
+    loop.run(main())
+
+
+def test_each_value_comes_in_an_exception_of_its_own(loop):
+    """Also for those who keep it: the interpreter itself drops it at once, and it is used again."""
+    async def main():
+        flat = AsyncFlatten(async_generator([]))
+        for value in VALUES[:4]:
+            assert await anext(flat) == value
+        caught = []
+        for _ in VALUES[4:]:
+            with pytest.raises(StopIteration) as info:
+                next(anext(flat).__await__())
+            caught.append(info.value)
+        assert [stop.value for stop in caught] == VALUES[4:]
+        assert len(set(map(id, caught))) == len(caught)
+
+    loop.run(main())
+
+
 def test_what_is_there_can_be_awaited_by_any_means(loop):
     async def main():
         flat = AsyncFlatten(async_generator([]))
