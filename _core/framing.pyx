@@ -100,8 +100,9 @@ cdef class Buffer:
         return self.data + self.size
 
     cdef int put(self, const char* data, Py_ssize_t n) except -1:
-        memcpy(self.reserve(n), data, n)
-        self.size += n
+        if n > 0:  # of nothing data may be NULL, which memcpy may not be given
+            memcpy(self.reserve(n), data, n)
+            self.size += n
         return 0
 
     cdef int release(self, Py_ssize_t keep) except -1:

@@ -1,8 +1,9 @@
 /* Tells libFuzzer which branches the core takes.
  *
  * gcc's -fsanitize-coverage=trace-pc calls a function at each branch, which libFuzzer does not
- * support any more: it wants a table of counters. This is the one in terms of the other. The calls
- * of trace-cmp are handed on, as the sanitizers' own, empty ones would be found before libFuzzer's.
+ * support any more: it wants a table of counters. This is the one in terms of the other. It has to
+ * be preloaded before the sanitizers, which have functions of these names that do nothing; so what
+ * else goes to libFuzzer is handed on.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,11 +44,19 @@ void __sanitizer_cov_trace_switch(uint64_t value, uint64_t *cases) {
     if (found_switch) found_switch(value, cases);
 }
 
+/* what atheris calls for the branches of Python code */
+static void (*add_counters)(uint8_t *, uint8_t *);
+static void (*add_pcs)(const uintptr_t *, const uintptr_t *);
+void __sanitizer_cov_8bit_counters_init(uint8_t *begin, uint8_t *end) {
+    if (add_counters) add_counters(begin, end);
+}
+void __sanitizer_cov_pcs_init(const uintptr_t *begin, const uintptr_t *end) {
+    if (add_pcs) add_pcs(begin, end);
+}
+
 /* Find libFuzzer in the library at this path; 0 if it is there. */
 int distex_connect(const char *path) {
     void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-    void (*add_counters)(uint8_t *, uint8_t *);
-    void (*add_pcs)(const uintptr_t *, const uintptr_t *);
     if (library == NULL) return 1;
 #define FIND(variable, name) *(void **)&variable = dlsym(library, "__sanitizer_cov_" name)
     FIND(add_counters, "8bit_counters_init");

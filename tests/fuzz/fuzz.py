@@ -5,7 +5,7 @@ built with sanitizers and tells which branches are taken.
             ^                                                                          │
             └──────────────────────────── counters ────────────────────────────────────┘
 
-Environment: FUZZ_SECONDS, by default 60; FUZZ_COVERAGE, the library made of coverage.c;
+Environment: FUZZ_SECONDS, by default 60; FUZZ_COVERAGE, the library made of coverage.c, preloaded;
 FUZZ_CORPUS, the folder for what was found to be worth trying. Arguments go to libFuzzer; a file
 that made it fail is tried again by naming it.
 """
@@ -19,13 +19,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-# what the core calls has to be there before it, for all to see
-sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
-coverage = ctypes.CDLL(os.environ["FUZZ_COVERAGE"], os.RTLD_NOW | os.RTLD_GLOBAL)
+coverage = ctypes.CDLL(os.environ["FUZZ_COVERAGE"])
+
+import atheris  # noqa: E402
 from atheris import core_with_libfuzzer  # noqa: E402
 
-sys.setdlopenflags(os.RTLD_NOW)
-import atheris  # noqa: E402
+if coverage.distex_connect(core_with_libfuzzer.__file__.encode()):
+    sys.exit("libFuzzer has no counters")
 
 with atheris.instrument_imports(include=["distex"], enable_loader_override=False):
     import targets
@@ -38,8 +38,6 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(targets.seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
-    if coverage.distex_connect(core_with_libfuzzer.__file__.encode()):
-        sys.exit("libFuzzer has no counters")
     arguments = sys.argv[1:] or [str(corpus)]
     options = [f"-max_total_time={os.environ.get('FUZZ_SECONDS') or 60}", "-max_len=600",
                "-timeout=20", "-print_final_stats=1", f"-artifact_prefix={corpus.parent}/"]
