@@ -92,6 +92,8 @@ def command(peer: str) -> tuple[list[str], dict[str, str]]:
         path.append(str(Path(spec.origin).parent.parent))
     variables = {
         **os.environ,
+        # as in an installed package, the modules are compiled once and not at each start
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": os.pathsep.join(path),
         # distex 0.7.2 looks its worker's script up
         "PATH": os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)]),
