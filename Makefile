@@ -6,8 +6,11 @@
 #   make test DISTEX_BUILD=debug with another build of the core, see setup.py
 
 PYTHON ?= python3
-# ci: 10,000 examples for the tests of framing, as .ci/run wants it
-PROFILE ?= local
+# ci: as .ci/run wants it, 10,000 examples for the tests of framing, longer storms and races, and
+# 1,000 workers on 20 hosts
+export PROFILE ?= local
+# processes that share the tests; 0: this one runs them alone, and stops at breakpoints
+JOBS ?= auto
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -23,12 +26,23 @@ MADE := $(VENV)/made
 BUILT := $(VENV)/built-$(DISTEX_BUILD)
 DEV := $(VENV)/group-dev
 
-.PHONY: help demo test lint bench bench-quick dist clean
+# builds of the core beside the one that is used
+ASAN := build/with-asan-$(VERSION)
+FUZZ := build/with-fuzz-$(VERSION)
+SANITIZERS := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+SECONDS ?= 300
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test lint soak fuzz sanitize bench bench-quick dist clean
 
 help:
 	@echo 'make demo         install, and run the examples'
 	@echo 'make test         install, check style and types, and run all tests'
 	@echo 'make lint         the part of it that checks style and types'
+	@echo 'make soak         storms and races for SECONDS=300; fuzz: the fuzzer for FUZZ_SECONDS=60'
+	@echo 'make sanitize     the tests of the core under address and undefined behaviour sanitizers'
 	@echo 'make bench        measure against other pools; bench-quick: the same in short'
 	@echo 'make dist         build sdist and wheel, and try the wheel'
 	@echo 'make clean        remove what was built, the virtual environments too'
@@ -48,7 +62,19 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q --hypothesis-profile $(PROFILE)
+	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --hypothesis-profile $(PROFILE)
+
+soak: $(BUILT) $(DEV)
+	SECONDS=$(SECONDS) $(RUN) tests/soak.py
+
+# by the script, as 'python -m' would find the checkout's own distex first
+sanitize: $(ASAN)/built $(DEV)
+	$(SANITIZERS) PYTHONPATH=$(ASAN) $(VENV)/bin/pytest -q tests/unit --timeout 600 \
+		-p no:cacheprovider --hypothesis-profile sanitize
+
+fuzz: $(FUZZ)/built $(DEV) $(VENV)/group-fuzz
+	$(SANITIZERS) PYTHONPATH=$(FUZZ) FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_CORPUS=build/fuzz/corpus \
+		FUZZ_COVERAGE=$(FUZZ)/coverage.so $(RUN) tests/fuzz/fuzz.py $(FUZZ_FILE)
 
 bench: $(BUILT) $(DEV)
 	$(RUN) -m bench
@@ -84,7 +110,15 @@ $(BUILT): pyproject.toml setup.py $(wildcard _core/*.pyx distex/_core/*.pxd) | $
 	@$(RUN) -m pip install -q -e .
 	@touch $@
 
-$(DEV): pyproject.toml | $(MADE)
-	@echo 'Python $(VERSION): installing the tools for development'
-	@$(RUN) -m pip install -q --group dev
+# elsewhere than the build that is used, so that it stays
+$(ASAN)/built $(FUZZ)/built: build/with-%-$(VERSION)/built: pyproject.toml setup.py \
+		$(wildcard _core/*.pyx distex/*.py distex/*/*.py distex/_core/*.pxd tests/fuzz/coverage.c) | $(MADE)
+	@echo 'Python $(VERSION): building distex ($*), which takes about a minute'
+	@DISTEX_BUILD=$* $(RUN) -m pip install -q --no-deps --upgrade --target $(@D) .
+	@gcc -shared -fPIC -O2 -o $(@D)/coverage.so tests/fuzz/coverage.c
+	@touch $@
+
+$(VENV)/group-%: pyproject.toml | $(MADE)
+	@echo 'Python $(VERSION): installing the tools for $*'
+	@$(RUN) -m pip install -q --group $*
 	@touch $@

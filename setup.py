@@ -1,7 +1,8 @@
 """Declares the extension modules; everything else is in pyproject.toml.
 
 DISTEX_BUILD picks the build: release (default), debug (no optimisation, symbols),
-trace (coverage of the Cython sources), asan (address and undefined behaviour sanitizers).
+trace (coverage of the Cython sources), asan (address and undefined behaviour sanitizers), fuzz (the
+same, and it tells a fuzzer which branches are taken; see tests/fuzz).
 """
 
 import os
@@ -14,13 +15,16 @@ MODULES = ["framing", "codec", "dispatch", "lane", "futures", "protocol", "execu
 BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
 
+SANITIZE = "-fsanitize=address,undefined"
+
 compile_args = {
     "release": ["-O3", "-fno-semantic-interposition", "-g0"] if POSIX else [],
     "debug": ["-O0", "-g"],
     "trace": ["-O1", "-DCYTHON_TRACE=1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
-    "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
+    "asan": ["-O1", "-g", SANITIZE, "-fno-omit-frame-pointer"],
+    "fuzz": ["-O1", "-g", SANITIZE, "-fsanitize-coverage=trace-pc,trace-cmp"],
 }[BUILD]
-link_args = ["-fsanitize=address,undefined"] if BUILD == "asan" else []
+link_args = [SANITIZE] if BUILD in ("asan", "fuzz") else []
 
 extensions = [
     Extension(
@@ -39,6 +43,8 @@ setup(
         # the dependency tracker does not see headers that lie in another folder
         force=True,
         compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
-        build_dir="build/cython",
-    )
+        build_dir=f"build/{BUILD}/cython",
+    ),
+    # so that builds do not take each other's files for theirs
+    options={"build": {"build_base": f"build/{BUILD}"}},
 )

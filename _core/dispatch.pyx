@@ -24,7 +24,7 @@ from collections import deque
 from distex._core.framing cimport (
     BYE, CALL, CANCEL, CANCELLED, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
 )
-from distex.errors import ProtocolError, load_exception
+from distex.errors import ProtocolError, annotate, load_exception
 
 cdef extern from *:
     """
@@ -155,6 +155,22 @@ cdef class Function:
         return 0
 
 
+cdef class Limits:
+    """What is asked of a task beyond its result; shared by all tasks of which the same is asked.
+
+    Args:
+        retries: workers that it may lose and yet be tried again.
+        timeout: seconds from its submission in which it has to be done; 0: any time.
+        grace: seconds between the interrupt of a plain function whose task is cancelled and the
+            end of its worker; 0: its end at once; negative: it is left alone.
+    """
+
+    def __init__(self, int retries=0, double timeout=0, double grace=-1):
+        self.retries = retries
+        self.timeout = timeout
+        self.grace = grace
+
+
 cdef class Task:
     """One call on its way. What it ends as is up to its subclasses, see futures.pyx."""
 
@@ -185,7 +201,7 @@ cdef class Task:
         try:
             value = codec.get(cursor, segments)
         except BaseException as exc:
-            exc.add_note(f"raised while the result of {self.function.name} was being read")
+            annotate(exc, f"raised while the result of {self.function.name} was being read")
             self.fail(exc)
         else:
             self.succeed(value)
@@ -203,10 +219,23 @@ cdef class Task:
         """The worker gives it back, with done calls of a chunk answered: what to send instead."""
         return [self]
 
+    cdef list on_lost(self, object make_exception, Py_ssize_t item):
+        """The worker that may have started it is gone, at this item of a chunk (-1: not known):
+        what to send instead."""
+        self.losses += 1
+        if self.limits is not None and self.losses <= self.limits.retries:
+            return [self]
+        self.fail(make_exception(self))
+        return []
+
     cdef int succeed(self, object value) except -1:
         return 0
 
     cdef int fail(self, object exc) except -1:
+        return 0
+
+    cdef int expire(self, object exc) except -1:
+        """Its time is over; it may be on a worker, which has still to answer."""
         return 0
 
     cdef int drop(self) except -1:
@@ -215,6 +244,12 @@ cdef class Task:
 
     cdef int cancelled_remotely(self) except -1:
         """The worker says that it dropped or cancelled the task as it was asked to."""
+        return 0
+
+    cdef int stop_timer(self) except -1:
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
         return 0
 
     @property
@@ -272,7 +307,7 @@ cdef class WorkerLink(FrameHandler):
             try:
                 task.put(scratch, dispatcher.codec, segments)
             except BaseException as exc:
-                exc.add_note(f"raised while the arguments of {function.name} were being pickled")
+                annotate(exc, f"raised while the arguments of {function.name} were being pickled")
                 task.fail(exc)
                 return 0
             if self.lost:  # while pickling
@@ -305,10 +340,13 @@ cdef class WorkerLink(FrameHandler):
         return 0
 
     def cancel(self, Task task):
-        """Ask the worker to drop the task, or to cancel it if it is a coroutine that runs. It
-        keeps its place until the worker has answered."""
+        """Ask the worker to drop the task, or to cancel it if it is a coroutine that runs, and its
+        nanny to interrupt a plain function where that is wanted. It keeps its place until the
+        worker has answered."""
         if task.link is self and not self.lost:
             self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
+            if task.limits is not None and task.limits.grace >= 0:
+                self.worker.interrupt(task.wire_id, task.limits.grace)
 
     def forget(self, id):
         """Tell the worker that a function will not be called any more."""
@@ -333,7 +371,7 @@ cdef class WorkerLink(FrameHandler):
         self.free_slots.append(slot)
         self.in_flight -= 1
         self.load_ns -= task.booked_ns
-        self.tasks_done += 1
+        self.tasks_done += task.calls
         self.dispatcher.in_flight -= 1
         task.link = None
         if self.in_flight == 0:
@@ -396,7 +434,7 @@ cdef class WorkerLink(FrameHandler):
         memcpy(&spent, body, 8)
         self.recalled = False
         self._settle(header.id & (SLOT_COUNT - 1), task)
-        self.tasks_done -= 1
+        self.tasks_done -= task.calls - header.aux
         if task.pinned:
             return self.send(task)
         self.returned.extend(task.on_returned(header.aux, <double>spent))
@@ -411,6 +449,8 @@ cdef class WorkerLink(FrameHandler):
         if dispatcher.spin:
             dispatcher.keep_awake()
         dispatcher.pump(self)
+        if self.on_retired is not None:
+            self._look_retired()
         if self.in_flight == 0 and dispatcher.in_flight and not dispatcher.balancing:
             dispatcher.balancing = True
             dispatcher.loop.call_later(BALANCE_DELAY, dispatcher._balance)
@@ -453,23 +493,42 @@ cdef class WorkerLink(FrameHandler):
             self.retiring = True
             self.out.frame(BYE, 0, 0, 0, NULL, 0, None)
 
-    def retire(self):
-        """Send it no further tasks; those it has are done."""
-        self.retiring = True
+    def retire(self, on_retired=None):
+        """Send it no further tasks. It gives back what it has not started, which goes to others.
 
-    def lose(self, started_id, make_exception):
+        Args:
+            on_retired: called once it has done all that it has; never if it is lost before that.
+        """
+        self.retiring = True
+        self.on_retired = on_retired
+        if self.has_too_much():
+            self.recalled = True
+            self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+        self._look_retired()
+
+    def _look_retired(self):
+        """Say that it is retired, if it is."""
+        if self.retiring and self.in_flight == 0 and not self.lost:
+            callback, self.on_retired = self.on_retired, None
+            if callback is not None:
+                callback()
+
+    def lose(self, started_id, make_exception, Py_ssize_t item=-1):
         """The worker is gone. The tasks that it may have started fail with
-        ``make_exception(task)``; the others wait for another worker, before all that wait already.
+        ``make_exception(task)``, or are tried again where that is wanted; the others wait for
+        another worker, before all that wait already.
 
         Args:
             started_id: wire id of the last task that it started; None: not known.
             make_exception: called with each task that is lost.
+            item: if that task is a chunk, the item that it had come to; -1: not known.
         """
         if self.lost:
             return
         self.lost = True
         dispatcher = self.dispatcher
         dispatcher.links.remove(self)
+        dispatcher.tasks_done += self.tasks_done
         if self.idle_listed:
             self.idle_listed = False
             dispatcher.idle.remove(self)
@@ -486,12 +545,16 @@ cdef class WorkerLink(FrameHandler):
         self.in_flight = 0
         move = []
         if self.lane_task is not None:
-            self.lane_task.fail(make_exception(self.lane_task))
+            tasks.append(self.lane_task)
         self.lane = None
         for task in tasks:
             task.link = None
-            if started_id is None or task.wire_id <= started_id or task.pinned:
+            if task.pinned or dispatcher.closed is not None:
                 task.fail(make_exception(task))
+            elif started_id is None or task.wire_id <= started_id:
+                again = task.on_lost(make_exception, item if task.wire_id == started_id else -1)
+                dispatcher.tasks_retried += len(again)
+                move.extend(again)
             else:
                 move.append(task)
         dispatcher.queue.extendleft(reversed(move))
@@ -538,7 +601,7 @@ cdef class Dispatcher:
             return
         idle = 0
         for link in self.links:
-            idle += link.in_flight == 0
+            idle += link.in_flight == 0 and not link.retiring
         if not idle:
             return
         for link in self.links:
@@ -623,17 +686,37 @@ cdef class Dispatcher:
         cdef WorkerLink link
         if self.closed is not None:
             return task.fail(self.closed(task))
+        if task.limits is not None and task.limits.timeout > 0 and task.kind == CALL:
+            task.timer = self.loop.call_later(task.limits.timeout, self._expire, task)
         if self.spin:
             self.keep_awake()
         if not self.full and not self.queue:
             link = self.choose(self._cost(task), None)
             if link is not None:
-                if task.start():
+                if self.starts(task):
                     link.send(task)
                 return 0
             self.full = bool(self.links)
         self.queue.append(task)
         return 0
+
+    cdef bint starts(self, Task task) except -1:
+        """Whether it is to be sent now: False if it was cancelled, or its time is over though its
+        timer, which waits for the loop as all do, has not said so yet."""
+        if task.timer is not None and task.timer.when() <= self.loop.time():
+            task.stop_timer()
+            self._expire(task)
+            return False
+        return task.start()
+
+    def _expire(self, Task task):
+        cdef WorkerLink link = task.link
+        task.timer = None
+        where = "it waited for a worker" if link is None else f"it was on {link.worker}"
+        task.expire(TimeoutError(
+            f"{task.name} was not done within {task.limits.timeout:g} s: {where}"))
+        if link is not None:
+            link.cancel(task)
 
     def send_to(self, WorkerLink link, Task task):
         """Have a task done by one certain worker, behind all that it has already."""
@@ -674,6 +757,8 @@ cdef class Dispatcher:
             if not link.idle_listed:
                 link.idle_listed = True
                 self.idle.append(link)
+            if link.on_retired is not None:
+                self.inbox.put(link._look_retired)
         if len(self.queue) or self.on_drained is not None:
             self.inbox.put(self._pump)
         return 0
@@ -699,7 +784,7 @@ cdef class Dispatcher:
                 self.full = bool(self.links)
                 return 0
             queue.popleft()
-            if task.start():
+            if self.starts(task):
                 link.send(task)
         if self.in_flight == 0 and self.on_drained is not None:
             callback, self.on_drained = self.on_drained, None

@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
+import os
 from collections import deque
 from functools import partial
 
@@ -22,7 +23,7 @@ from distex._core.framing cimport (
     Buffer, FrameHandler, Header, Kind,
 )
 from distex._core.references cimport owned
-from distex.errors import ProtocolError
+from distex.errors import ProtocolError, TaskInterrupted, annotate
 
 cdef extern from *:
     """
@@ -67,6 +68,14 @@ cdef enum:
     SPREAD = 1
     FROM_COROUTINE = 1
     NOT_LOADED = 1
+    # a larger call is not copied in order to wait for its turn
+    LARGE_BODY_BYTES = 16 * 1024
+    # what is noted where in the page that is shared with the nanny, see distex/notes.py
+    STARTED = 0
+    FINISHED = 1
+    UNWANTED = 2
+    RUNNING = 3
+    ITEM = 4
 
 
 cdef class Entry:
@@ -100,7 +109,7 @@ cdef class Runner(FrameHandler):
         codec: how data are written.
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
-        page: two 64-bit numbers, writable: id of the last task started, of the last one done.
+        page: five 64-bit numbers, writable, see distex/notes.py.
         spin: seconds to poll for more work before sleeping.
     """
 
@@ -135,7 +144,9 @@ cdef class Runner(FrameHandler):
                 raise ProtocolError(f"a call of function {header.aux}, which was not sent")
             if self.now_ns == 0:
                 self._begin_turn()
+            # a slow call waits for the end of what has been received: it may be cancelled there
             if kind == CALL and not self.queue and self.now_ns < self.turn_end_ns \
+                    and (entry.slow_ns < SLOW_NS or header.length > LARGE_BODY_BYTES) \
                     and not self.out.congested():
                 cursor.data = body
                 cursor.end = body + header.length
@@ -225,7 +236,14 @@ cdef class Runner(FrameHandler):
                 del self.jobs[job.id]
         self.now_ns = 0
         self._flush()
-        self._schedule()
+        if self.queue and not self.scheduled and not self.out.congested():
+            self.scheduled = True
+            self.loop.call_soon(self._after_input)
+
+    def _after_input(self):
+        """Go on in the next turn, not in this one: in between the loop reads what has come, and
+        what waits here may have been cancelled."""
+        self.loop.call_soon(self._run_queue)
 
     cdef int _cancel(self, uint64_t id) except -1:
         cdef Job job = self.jobs.get(id)
@@ -282,23 +300,32 @@ cdef class Runner(FrameHandler):
         cdef Py_ssize_t mark
         cdef Job job
         self._flush_before(entry)
-        self.page[0] = id
+        self.page[STARTED] = id
         try:
             function = entry.function
             if function is None:
                 function = entry.load(self.load_function)
                 began = distex_clock_ns()
+            names = kwargs = None
             if flags & PACKED:
                 args, kwargs = self.codec.get(cursor, segments)
-                value = function(*args, **kwargs)
             else:
                 args = self.codec.get(cursor, segments)
                 names = self.codec.get(cursor, segments)
-                if names is None:
-                    value = function(*<tuple>args)
-                else:
-                    value = function(*args, **dict(zip(names[::2], names[1::2])))
+                if type(args) is not tuple:
+                    raise ProtocolError("the arguments of a call are no tuple")
+                if names is not None:
+                    kwargs = dict(zip(names[::2], names[1::2]))
+            self.page[RUNNING] = id
+            if self.page[UNWANTED] == id != 0:
+                raise TaskInterrupted()
+            if kwargs is None:
+                value = function(*<tuple>args)
+            else:
+                value = function(*args, **kwargs)
+            self.page[RUNNING] = 0
             args = kwargs = None
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             mark = self.out.begin(RESULT, 0, _clamp(self.now_ns - began), id)
             if self.codec.put_native(self.out, value):
@@ -309,13 +336,16 @@ cdef class Runner(FrameHandler):
                     job = Job.__new__(Job)
                     job.id = id
                     self.jobs[id] = job
+                    self.page[FINISHED] = id  # no plain function that could be interrupted
                     self._await(job, value)
                     return 0
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
+            self.page[RUNNING] = 0
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
-        self.page[1] = id
+        self.page[FINISHED] = id
         entry.took(<double>(self.now_ns - began))
         return 0
 
@@ -327,7 +357,8 @@ cdef class Runner(FrameHandler):
         cdef Buffer results
         cdef PyObject* number
         cdef bint native = self.codec.native
-        self.page[0] = job.id
+        cdef uint64_t* page = &self.page[0]
+        page[STARTED] = job.id
         try:
             function = entry.load(self.load_function)
             if job.results is None:
@@ -346,22 +377,29 @@ cdef class Runner(FrameHandler):
                     if job.unsent and self._send_now(entry):
                         self._send_results(job, PART)
                     self._flush_before(entry)
+                page[ITEM] = job.done
                 number = get_number(&job.cursor)
                 if number != NULL:
                     item = owned(number)
                 else:
                     item = self.codec.get(&job.cursor, job.segments)
+                page[RUNNING] = job.id
+                if page[UNWANTED] == job.id:
+                    raise TaskInterrupted()
                 if job.flags & SPREAD:
                     value = function(*item)
                 else:
                     value = PyObject_CallOneArg(function, item)
+                page[RUNNING] = 0
                 item = None
+                self._leave_fork()
                 n += 1
                 if native and put_number(results, <PyObject*>value):
                     job.done += 1
                     job.unsent += 1
                 elif not self.codec.put_native(results, value):
                     if is_awaitable(value):
+                        self.page[FINISHED] = job.id
                         self._await(job, value)
                         return False
                     self._chunk_value(job, value)
@@ -381,6 +419,8 @@ cdef class Runner(FrameHandler):
                 if self.now_ns >= self.turn_end_ns and job.done < job.calls:
                     return False
         except BaseException as exc:
+            self.page[RUNNING] = 0
+            self._leave_fork()
             self.now_ns = distex_clock_ns()
             if job.unsent:
                 self._send_results(job, PART)
@@ -389,15 +429,26 @@ cdef class Runner(FrameHandler):
             self.now_ns = distex_clock_ns()
             job.spent_ns += self.now_ns - before
             self._send_results(job, RESULT)
-        self.page[1] = job.id
+        self.page[FINISHED] = job.id
         return True
 
     cdef int _chunk_value(self, Job job, object value) except -1:
-        self.codec.put(job.results, value, job.result_segments)
+        try:
+            self.codec.put(job.results, value, job.result_segments)
+        except BaseException as exc:
+            annotate_result(exc, value)
+            raise
+        self._leave_fork()
         job.done += 1
         job.unsent += 1
         if job.results.size > RESULTS_BYTES or len(job.result_segments) > RESULTS_SEGMENTS:
             self._send_results(job, PART)
+        return 0
+
+    cdef int _leave_fork(self) except -1:
+        """End a fork of the worker that comes back from a task: the worker answers for it."""
+        if self.forked:
+            os._exit(0)
         return 0
 
     cdef int _await(self, Job job, object awaitable) except -1:
@@ -408,6 +459,7 @@ cdef class Runner(FrameHandler):
         return 0
 
     def _awaited(self, Job job, awaitable, task):
+        self._leave_fork()
         job.task = None
         if task.cancelled():  # before it began
             if hasattr(awaitable, "close"):
@@ -442,14 +494,16 @@ cdef class Runner(FrameHandler):
         try:
             self.codec.put(scratch, value, segments)
         except BaseException as exc:
-            exc.add_note(f"raised while the result, a {type(value).__name__}, was being pickled")
+            annotate_result(exc, value)
             return self._send_error(id, 0, exc)
+        self._leave_fork()
         return self.out.frame(RESULT, flags, _clamp(ns), id, scratch.data, scratch.size, segments)
 
     cdef int _send_error(self, uint64_t id, int flags, object exc) except -1:
         cdef Buffer scratch = Buffer.__new__(Buffer)
         cdef list segments = []
         self.codec.put(scratch, self.dump_error(exc), segments)
+        self._leave_fork()
         return self.out.frame(ERROR, flags, 0, id, scratch.data, scratch.size, segments)
 
     cdef int _send_results(self, Job job, int kind) except -1:
@@ -463,6 +517,11 @@ cdef class Runner(FrameHandler):
         job.result_segments = []
         job.unsent = 0
         return 0
+
+
+cdef int annotate_result(exc, value) except -1:
+    annotate(exc, f"raised while the result, a {type(value).__name__}, was being pickled")
+    return 0
 
 
 async def _outcome(awaitable):

@@ -36,7 +36,16 @@ cdef class Values:
 
 
 cdef class Flatten(Values):
-    """An iterator over what a generator's lists hold."""
+    """An iterator over what a generator's lists hold.
+
+    Args:
+        lists: the generator.
+        on_close: called by close(): a generator that has not begun is not told of it.
+    """
+
+    def __init__(self, lists, on_close=None):
+        self.lists = lists
+        self.on_close = on_close
 
     def __iter__(self):
         return self
@@ -50,6 +59,8 @@ cdef class Flatten(Values):
         """Take no more: what has not been started is cancelled."""
         self.load(None)
         self.lists.close()
+        if self.on_close is not None:
+            self.on_close()
 
 
 cdef class AsyncFlatten(Values):

@@ -23,19 +23,22 @@ from concurrent.futures._base import (
     CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
 )
 from asyncio import get_running_loop
+from logging import getLogger
 from threading import Condition
 from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
 
 from distex._core.codec cimport NUMBER_BYTES, Codec, Cursor, get_number, put_number
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task, WorkerLink
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.framing cimport CALL, CHUNK, Buffer
 from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
 from distex._core.lane cimport Lane
 from distex._core.references cimport list_end, list_item, list_set
 
 from distex._core.lane import LaneClosed
-from distex.errors import ProtocolError
+from distex.errors import ProtocolError, annotate
+
+logger = getLogger("concurrent.futures")  # as the base class does
 
 # seconds until a worker that closed its lane is known to be dead
 LOSS_TIMEOUT = 30
@@ -110,10 +113,18 @@ cdef class AsyncTask(Task):
     cdef int cancelled_remotely(self) except -1:
         return self.finish(DROPPED, None)
 
+    cdef int expire(self, object exc) except -1:
+        return self._hand_over(FAILED, exc)
+
     cdef int finish(self, int state, object value) except -1:
+        if self.timer is not None:
+            self.stop_timer()
         self.args = None
         self.kwargs = None
         self.function = None
+        return self._hand_over(state, value)
+
+    cdef int _hand_over(self, int state, object value) except -1:
         if self.inbox is None:
             return self._set(state, value)
         try:
@@ -159,6 +170,7 @@ cdef class AsyncTask(Task):
         return True
 
     def _cancel_on_worker(self):
+        self.stop_timer()
         if self.link is not None:
             self.link.cancel(self)
         else:
@@ -316,7 +328,7 @@ cdef class ConcurrentTask(Task):
     cdef bint start(self) except -1:
         if self._state is RUNNING:  # sent before, to a worker that was lost
             return True
-        if self._state is CANCELLED_AND_NOTIFIED:
+        if self._state is CANCELLED_AND_NOTIFIED or self._state is FINISHED:
             return False
         if self.condition is None and self._state is PENDING:
             self._state = RUNNING
@@ -325,7 +337,7 @@ cdef class ConcurrentTask(Task):
 
     cdef int succeed(self, object value) except -1:
         self._release()
-        if self._state is CANCELLED_AND_NOTIFIED:
+        if self._state is CANCELLED_AND_NOTIFIED or self._state is FINISHED:
             return 0
         if self.condition is None:
             self._result = value
@@ -336,7 +348,10 @@ cdef class ConcurrentTask(Task):
 
     cdef int fail(self, object exc) except -1:
         self._release()
-        if self._state is CANCELLED_AND_NOTIFIED:
+        return self.expire(exc)
+
+    cdef int expire(self, object exc) except -1:
+        if self._state is CANCELLED_AND_NOTIFIED or self._state is FINISHED:
             return 0
         if self.condition is None:
             self._exception = exc
@@ -354,13 +369,21 @@ cdef class ConcurrentTask(Task):
         return self.fail(CancelledError())
 
     cdef int _release(self) except -1:
+        if self.timer is not None:
+            self.stop_timer()
         self.args = None
         self.kwargs = None
         self.function = None
         return 0
 
     def cancel(self):
-        """Cancel the call if it is not on a worker yet: whether it is cancelled now."""
+        """Cancel the call: whether it is cancelled now.
+
+        That can be done while it is not on a worker yet; later, if it is a coroutine, or if the
+        interrupt of plain functions was asked for.
+        """
+        if self._state is RUNNING and self._cancel_running():
+            return True
         if not _Future.cancel(self):
             return False
         if self._state is CANCELLED:
@@ -372,6 +395,38 @@ cdef class ConcurrentTask(Task):
             self.args = None
             self.kwargs = None
         return True
+
+    def _cancel_running(self):
+        # it may end at this moment, in another thread, and give its function up
+        cdef Function function = self.function
+        if function is None or not (
+                function.is_async or self.limits is not None and self.limits.grace >= 0):
+            return False
+        with self._condition:
+            if self._state is not RUNNING:
+                return False
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        try:
+            function.table.inbox.put(self._cancel_on_worker)
+        except RuntimeError:  # the pool's loop is closed, and with it the worker is gone
+            pass
+        return True
+
+    def _cancel_on_worker(self):
+        self.stop_timer()
+        if self.link is not None:
+            self.link.cancel(self)
+
+    def _invoke_callbacks(self):
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # SystemExit too: it would end the loop that runs the pool
+                logger.exception("exception calling callback for %r", self)
 
     def _check_thread(self):
         function = self.function
@@ -444,8 +499,7 @@ cdef class ChunkTask(Task):
                 if n == 0:
                     raise
                 out.size = mark
-                exc.add_note(
-                    f"raised while an argument of {self.function.name} was being pickled")
+                annotate(exc, f"raised while an argument of {self.function.name} was being pickled")
                 self.tail_error = exc
                 self.calls = n
                 break
@@ -499,7 +553,7 @@ cdef class ChunkTask(Task):
                 i += 1
         except BaseException as exc:
             self._collect(values)
-            exc.add_note("raised while a result was being read")
+            annotate(exc, "raised while a result was being read")
             self._end(exc)
             return 1
         self._collect(values)
@@ -515,15 +569,51 @@ cdef class ChunkTask(Task):
         items = self.items[done:self.calls]
         size = <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, self.latest_ns, 1))
         size = max(1, min(len(items) // 4, size))
-        pieces = []
-        for i in range(0, len(items), size):
-            pieces.append(ChunkTask(self.function, items[i:i + size], self.spread, self.notify))
+        pieces = [self._piece(items[i:i + size]) for i in range(0, len(items), size)]
+        self._become(pieces)
+        return pieces
+
+    cdef list on_lost(self, object make_exception, Py_ssize_t item):
+        """Find the one call to blame: it alone has lost a worker, and may be given up; those before
+        it had been done, but their results are lost; those behind it had not been started."""
+        cdef ChunkTask piece, blamed
+        cdef list pieces = []
+        cdef Py_ssize_t first = self.received
+        if self.done:
+            return []
+        if self.limits is None or self.limits.retries == 0:
+            return Task.on_lost(self, make_exception, item)
+        if first >= self.calls:  # its last results had come, if not its end
+            self._become(pieces)
+            return pieces
+        if item < first or item >= self.calls:  # not known: all that are left
+            blamed = self._piece(self.items[first:self.calls])
+            pieces.append(blamed)
+        else:
+            blamed = self._piece(self.items[item:item + 1])
+            if item > first:
+                pieces.append(self._piece(self.items[first:item]))
+            pieces.append(blamed)
+            if item + 1 < self.calls:
+                pieces.append(self._piece(self.items[item + 1:self.calls]))
+        blamed.losses = self.losses + 1
+        self._become(pieces)
+        if blamed.losses > self.limits.retries:
+            blamed.fail(make_exception(blamed))
+        return [piece for piece in pieces if not piece.done]
+
+    cdef ChunkTask _piece(self, list items):
+        piece = ChunkTask(self.function, items, self.spread, self.notify)
+        piece.limits = self.limits
+        return piece
+
+    cdef int _become(self, list pieces) except -1:
+        """End here, and go on as these."""
         if pieces:
             (<ChunkTask>pieces[len(pieces) - 1]).tail_error = self.tail_error
-        self.calls = done
+        self.calls = <uint32_t>self.received
         self.successors = pieces
-        self._end(None if pieces else self.tail_error)
-        return pieces
+        return self._end(None if pieces else self.tail_error)
 
     cdef int _collect(self, list values) except -1:
         if self.done or not values:
@@ -588,9 +678,11 @@ cdef class Caller:
         cache: ``cache.get(func)`` gives the Function for a callable; ``cache.steady`` is a
             dictionary of those for plain functions that stay as they were pickled.
         future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
+        limits: what is asked of each task, or None.
     """
 
-    def __init__(self, Dispatcher dispatcher, cache, future_class):
+    def __init__(self, Dispatcher dispatcher, cache, future_class, Limits limits=None):
+        self.limits = limits
         self.dispatcher = dispatcher
         self.lookup = cache.get
         self.steady = cache.steady
@@ -621,6 +713,7 @@ cdef class Caller:
         task.args = args
         if kwargs:
             task.kwargs = kwargs
+        task.limits = self.limits
         # Out of the garbage collector's sight: a million that wait would be walked through again
         # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
         # and those are dropped at its end; see _set().
@@ -636,7 +729,7 @@ cdef class Caller:
         cdef WorkerLink link
         cdef Function function = self.steady.get(func) if type(func) is FunctionType \
             or type(func) is BuiltinFunctionType else None
-        if function is None:
+        if function is None or self.limits is not None and self.limits.timeout > 0:
             return self.call(func, args, kwargs).result()
         if PyThread_get_thread_ident() == self.dispatcher.thread:
             return self.call(func, args, kwargs).result()  # raises
@@ -648,6 +741,7 @@ cdef class Caller:
         task._state = RUNNING
         task.args = args
         task.kwargs = kwargs
+        task.limits = self.limits
         link.lane_task = task
         cdef Lane lane = link.lane
         try:
@@ -656,7 +750,7 @@ cdef class Caller:
             error, lane.error = lane.error, None
         except LaneClosed:
             link.lane = None  # the worker is being lost; the task is told how it died
-            return task.result(LOSS_TIMEOUT)
+            return self._await_loss(link, task)
         except BaseException:
             link.lane = None  # an interrupt: the answer will come when nobody asks any more
             link.lane_wanted = False
@@ -669,6 +763,15 @@ cdef class Caller:
             raise error
         finally:
             error = None
+
+    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task):
+        """The outcome of a task whose worker is going: how it died, or that of another try."""
+        try:
+            return task.result(LOSS_TIMEOUT)
+        except TimeoutError:
+            if not link.lost or task._state is FINISHED:
+                raise
+        return task.result()  # it is being tried again
 
     cdef int _exchange(self, Lane lane, Task task) except -1:
         cdef Py_ssize_t mark
@@ -685,8 +788,8 @@ cdef class Caller:
             try:
                 task.put(scratch, self.dispatcher.codec, segments)
             except BaseException as exc:
-                exc.add_note(
-                    f"raised while the arguments of {task.function.name} were being pickled")
+                annotate(
+                    exc, f"raised while the arguments of {task.function.name} were being pickled")
                 lane.error = exc
                 return 0
             lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,
@@ -706,5 +809,6 @@ cdef class Caller:
         task.args = args
         if kwargs:
             task.kwargs = kwargs
+        task.limits = self.limits
         self.dispatcher.submit(task)
         return task

@@ -13,15 +13,16 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 
 import os
+from asyncio import CancelledError
 
 from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Function
 from distex._core.framing cimport (
-    ERROR, FORGET, FUNCTION, RESULT, FrameHandler, FrameReader, FrameWriter, Header,
+    CANCELLED, ERROR, FORGET, FUNCTION, RESULT, FrameHandler, FrameReader, FrameWriter, Header,
 )
 from distex._core.polling cimport recv_soon
 from distex._core.framing import DEFAULT_LIMIT_BYTES
-from distex.errors import ProtocolError, load_exception
+from distex.errors import ProtocolError, annotate, load_exception
 
 cdef extern from *:
     """
@@ -142,17 +143,21 @@ cdef class Lane(FrameHandler):
 
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
         cdef Cursor cursor
-        if header.kind != RESULT and header.kind != ERROR or self.answered:
+        if not (header.kind == RESULT or header.kind == ERROR or header.kind == CANCELLED) \
+                or self.answered:
             raise ProtocolError(f"a frame of kind {header.kind} has no place here")
         cursor.data = body
         cursor.end = body + header.length
         cursor.segment = 0
         self.answered = True
         self.value = self.error = None
+        if header.kind == CANCELLED:
+            self.error = CancelledError()
+            return 0
         try:
             value = self.codec.get(&cursor, segments)
         except BaseException as exc:
-            exc.add_note("raised while a result was being read")
+            annotate(exc, "raised while a result was being read")
             self.error = exc
             return 0
         if header.kind == ERROR:

@@ -203,12 +203,30 @@ def _constant(m: Medians) -> Iterator[Bar]:
                       False, "constant", "plain")
 
 
+def _ssh(m: Medians) -> Iterator[Bar]:
+    def rate(row: str) -> float | None:
+        return m.get("ssh/tasks", row, "", "per_second")
+
+    ours = rate("distex ssh run_async")
+    yield Bar("ssh", "single tasks over ssh, 2 w: run_async / the same without ssh",
+              _ratio(ours, rate(f"{ASYNC}, no ssh")), 0.4, True, "ssh/tasks")
+    yield Bar("ssh", f"single tasks over ssh, 2 w: run_async / {OLD} over OpenSSH",
+              _ratio(ours, rate(f"{OLD} ssh run_async")), 5.0, True, "ssh/tasks")
+    yield Bar("ssh", "single tasks over ssh: 64 workers / 2 workers",
+              _ratio(rate("distex ssh run_async, 64 workers"), ours), 0.8, True, "ssh/tasks")
+    for key, text in (("to_worker", "to the worker"), ("from_worker", "from the worker")):
+        yield Bar("ssh", f"64 MB array over ssh, {text}",
+                  m.get("ssh/data", "distex ssh run_async", "", key), 200e6, True, "ssh/data",
+                  "bandwidth")
+
+
 def bars(results: dict[str, Any]) -> list[Bar]:
     """The bars of what was run."""
     medians = Medians(results)
     run = {sample["experiment"] for sample in results["samples"]}
     return [
         bar
-        for part in (_single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant)
+        for part in (
+            _single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant, _ssh)
         for bar in part(medians)
         if any(name.startswith(bar.only) for name in run)]

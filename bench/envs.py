@@ -28,6 +28,7 @@ PACKAGES = {
 HOME = {  # where the peers live that need an environment: the others run in this interpreter
     "distex 0.7.2": "distex-0.7.2",
     "distex 0.7.2 async": "distex-0.7.2",
+    "distex 0.7.2 ssh async": "distex-0.7.2",
     "loky": "peers",
     "joblib": "peers",
     "mpire": "peers",
@@ -81,8 +82,8 @@ def child_path() -> Path:
     return folder
 
 
-def command(peer: str) -> tuple[list[str], dict[str, str]]:
-    """The command that starts a child for that peer, and its environment variables."""
+def command(peer: str, more: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command that starts a child for that peer, and its environment variables with more."""
     path = [str(child_path())]
     python = prepare(HOME[peer]).python if peer in HOME else sys.executable
     if peer.startswith("distex") and peer not in HOME:
@@ -90,13 +91,14 @@ def command(peer: str) -> tuple[list[str], dict[str, str]]:
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError("distex is not there: pip install -e .")
         path.append(str(Path(spec.origin).parent.parent))
+    inherited = {**os.environ, **more}
     variables = {
-        **os.environ,
+        **inherited,
         # as in an installed package, the modules are compiled once and not at each start
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": os.pathsep.join(path),
         # distex 0.7.2 looks its worker's script up
-        "PATH": os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(Path(python).parent), inherited.get("PATH", os.defpath)]),
         "BENCH_CACHE": str(CACHE),
         "OPENBLAS_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",

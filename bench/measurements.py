@@ -46,10 +46,12 @@ def _count(
 # --- throughput
 
 
-def single(session: Session, in_flight: int, seconds: float) -> Figures:
+def single(session: Session, in_flight: int, seconds: float, warm_up: int = 0) -> Figures:
     """Tiny tasks with a future each."""
     pool = session.pool()
     assert pool.call(tasks.double, 21) == 42
+    if in_flight not in session.counts:
+        pool.burst(tasks.double, range(warm_up), in_flight)
 
     def burst(count: int) -> None:
         pool.burst(tasks.double, range(count), in_flight)
@@ -198,6 +200,22 @@ def data(session: Session, size: int, seconds: float) -> Figures:
             taken = pool.time_calls(tasks.identity, array, 1000, seconds)
         figures["cpu_per_byte"] = meter.cpu / (2 * size * len(taken))
     return {"bytes_per_second": 2 * size / statistics.median(taken), **figures}
+
+
+def one_way(session: Session, size: int, seconds: float) -> Figures:
+    """A float64 array to a worker, and one from a worker."""
+    import numpy
+
+    pool = session.pool()
+    array = numpy.ones(size // 8)
+    if pool.call(tasks.length, array) != len(array) or len(pool.call(tasks.ones, 8)) != 8:
+        raise AssertionError("the array has changed on its way")
+    for _ in range(2 * session.workers):
+        pool.call(tasks.ones, size // 8)
+    return {
+        name: size / statistics.median(pool.time_calls(func, arg, 100, max(seconds, 1e-9)))
+        for name, func, arg in (
+            ("to_worker", tasks.length, array), ("from_worker", tasks.ones, size // 8))}
 
 
 def _peaks(had: dict[int, int]) -> list[int]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, ClassVar
 
+from bench import sshd
+
 
 class Peer:
     """A pool used from synchronous code."""
@@ -207,6 +209,19 @@ class DistexAsync(AsyncPeer):
         self._runner.close()
 
 
+class DistexSshAsync(DistexAsync):
+    """distex.Pool with all workers at the other end of an ssh connection, asynchronous."""
+
+    def __init__(self, workers: int, remote: int = 0) -> None:
+        import distex
+
+        there = sshd.found()
+        host = distex.HostSpec(f"{there['url']}/{remote or workers}", distex.SshOptions(
+            client_keys=there["key"], known_hosts=there["known"], config=there["config"],
+            python=there["python"]))
+        super().__init__(0, hosts=host)
+
+
 def _check_options(pool: Any, options: dict[str, Any]) -> None:
     if unknown := set(options) - set(inspect.signature(pool).parameters):
         raise NotImplementedError(f"this distex has no option {', '.join(unknown)}")
@@ -222,13 +237,16 @@ class Distex07Async(AsyncPeer):
     waits_ready = True
 
     def __init__(self, workers: int, qsize: int = 2) -> None:
-        import distex
-
         self._make_loop()
         self._loop = self._runner.get_loop()
         asyncio.set_event_loop(self._loop)
-        self._pool = distex.Pool(workers, qsize=qsize)
+        self._pool = self._make_pool(workers, qsize)
         self.once = self._pool.run_async
+
+    def _make_pool(self, workers: int, qsize: int) -> Any:
+        import distex
+
+        return distex.Pool(workers, qsize=qsize)
 
     def start(self, func: Callable[..., Any], *args: Any) -> Any:
         return self._loop.create_task(self._pool.run_async(func, *args))
@@ -241,6 +259,19 @@ class Distex07Async(AsyncPeer):
     def close(self) -> None:
         self._pool.shutdown()
         self._runner.close()
+
+
+class Distex07SshAsync(Distex07Async):
+    """distex 0.7.2 with all workers at the other end of OpenSSH."""
+
+    def _make_pool(self, workers: int, qsize: int) -> Any:
+        import distex
+
+        host = f"{sshd.found()['url']}/{workers}"
+        pool = distex.Pool(1, host, qsize=qsize, lazy_create=True)
+        pool._num_workers = 0  # it takes an argument of 0 for one local worker a CPU
+        self._run(pool.create())
+        return pool
 
 
 class Distex07(Distex07Async):
@@ -494,8 +525,10 @@ class Dask(Peer):
 PEERS: dict[str, type[Peer]] = {
     "distex": Distex,
     "distex async": DistexAsync,
+    "distex ssh async": DistexSshAsync,
     "distex 0.7.2": Distex07,
     "distex 0.7.2 async": Distex07Async,
+    "distex 0.7.2 ssh async": Distex07SshAsync,
     "multiprocessing.Pool": MultiprocessingPool,
     "ProcessPoolExecutor": ProcessPoolExecutor,
     "ProcessPoolExecutor spawn": SpawnExecutor,

@@ -38,7 +38,7 @@ class Row:
     @property
     def base(self) -> str:
         """The peer, however it is used."""
-        return self.peer.removesuffix(" async").removesuffix(" spawn")
+        return self.peer.removesuffix(" async").removesuffix(" spawn").removesuffix(" ssh")
 
     @property
     def label(self) -> str:
@@ -61,6 +61,7 @@ class Experiment:
     workers: int = 1
     pinned: bool = False
     timeout: float = 60.0  # seconds for one measurement
+    sshd: bool = False  # there is one, for remote workers
     best: bool = False  # show the best case of each row, against the first case of the first
 
     def takes(self, row: Row, case: str) -> bool:
@@ -381,6 +382,44 @@ def _constant(size: int) -> Experiment:
     )
 
 
+def _ssh(seconds: float) -> list[Experiment]:
+    return [
+        Experiment(
+            "ssh/tasks",
+            "Single tasks over loopback ssh, 1,000 in flight, 2 workers",
+            "single",
+            (
+                Row("distex ssh async", "run_async"),
+                Row("distex ssh async", "run_async, 64 workers", options={"remote": 64}),
+                Row("distex async", "run_async, no ssh"),
+                Row("distex 0.7.2 ssh async", "run_async"),
+                Row("distex 0.7.2 ssh async", "run_async, qsize=100", options={"qsize": 100}),
+            ),
+            (PER_SECOND, CPU),
+            {"": {"in_flight": 1000, "seconds": seconds, "warm_up": 20_000}},
+            workers=2,
+            sshd=True,
+        ),
+        Experiment(
+            "ssh/data",
+            "64 MB arrays over loopback ssh, in one direction at a time",
+            "one_way",
+            (
+                Row("distex ssh async", "run_async"),
+                Row("distex async", "run_async, no ssh"),
+                Row("distex 0.7.2 ssh async", "run_async"),
+            ),
+            (
+                Figure("to_worker", "to the worker", "bandwidth", 1),
+                Figure("from_worker", "from the worker", "bandwidth", 1),
+            ),
+            {"": {"size": 64 * MB, "seconds": 4 * seconds}},
+            workers=2,
+            sshd=True,
+        ),
+    ]
+
+
 def size_label(size: int) -> str:
     """A power of two in the unit that fits."""
     for unit, name in ((GB, "GB"), (MB, "MB"), (KB, "KB")):
@@ -409,6 +448,7 @@ def experiments(quick: bool) -> list[Experiment]:
             _many((2, 30, 300), quick),
             *_flat(100_000, quick),
             _constant(10 * MB),
+            *_ssh(0.2),
         ]
     return [
         _single(1, 0.5, quick),
@@ -426,4 +466,5 @@ def experiments(quick: bool) -> list[Experiment]:
         _many((1, 2, 10, 30, 100, 300, 1000, 3000), quick),
         *_flat(1_000_000, quick),
         _constant(100 * MB),
+        *_ssh(0.5),
     ]

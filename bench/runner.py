@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from bench import envs, usage
+from bench import envs, sshd, usage
 from bench.peers import PEERS
 from bench.plan import Experiment, Row
 
@@ -38,10 +38,13 @@ class Child:
         experiment: which gives the workers and the pinning.
         row: which gives the peer.
         log: takes the stderr of the child and of its workers.
+        more: environment variables for it.
     """
 
-    def __init__(self, experiment: Experiment, row: Row, log: IO[str]) -> None:
-        command, variables = envs.command(row.peer)
+    def __init__(
+        self, experiment: Experiment, row: Row, log: IO[str], more: dict[str, str]
+    ) -> None:
+        command, variables = envs.command(row.peer, more)
         cpus = os.sched_getaffinity(0)
         if experiment.pinned:
             os.sched_setaffinity(0, {min(cpus)})  # the child inherits it
@@ -184,6 +187,8 @@ class Crew:
         self._log = log
         self._children: dict[str, Child] = {}
         self._failed: set[tuple[str, str]] = set()  # rows and cases that are not tried again
+        self._sshd = contextlib.ExitStack()
+        self._variables: dict[str, str] | None = None  # for the children; None: not known yet
 
     def measure(self, row: Row, case: str) -> dict[str, Any] | None:
         """Figures, or the error if there are none; None if that was said before."""
@@ -195,13 +200,21 @@ class Crew:
             args.pop("in_flight", None)
         try:
             if row.label not in self._children:
-                self._children[row.label] = Child(experiment, row, self._log)
+                self._children[row.label] = Child(
+                    experiment, row, self._log, self._prepared())
             return {"figures": self._children[row.label].measure(
                 row.measure or experiment.measure, args, experiment.timeout)}
         except (ChildError, OSError, ImportError) as exc:
             self._failed.add((row.label, case))
             self._kill(row)
             return {"error": str(exc)}
+
+    def _prepared(self) -> dict[str, str]:
+        """Environment variables for the children; has the sshd run if there is to be one."""
+        if self._variables is None:
+            self._variables = (
+                self._sshd.enter_context(sshd.running()) if self._experiment.sshd else {})
+        return self._variables
 
     def rest(self, row: Row) -> None:
         """Have a child close its pool."""
@@ -221,6 +234,7 @@ class Crew:
         """End all children."""
         for child in self._children.values():
             child.end()
+        self._sshd.close()
 
 
 def _is_noisy(row: Row) -> bool:

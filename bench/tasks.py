@@ -1,6 +1,7 @@
 """What the pools are given to do. Imported by all clients and workers: standard library only."""
 
 import fcntl
+import functools
 import os
 import time
 from typing import Any
@@ -19,6 +20,19 @@ def identity(value: Any) -> Any:
 def is_writable(array: Any) -> bool:
     """Whether an array can be changed in place where it arrived."""
     return bool(array.flags.writeable)
+
+
+def length(array: Any) -> int:
+    """There, and hardly anything back."""
+    return len(array)
+
+
+@functools.cache
+def ones(count: int) -> Any:
+    """Hardly anything there, and an array back, the same each time."""
+    import numpy
+
+    return numpy.ones(count)
 
 
 def nap(seconds: float) -> None:

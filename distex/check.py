@@ -43,8 +43,17 @@ class _Silence:
         pass
 
 
-def _meet() -> Any:
-    raise ConnectionRefusedError("no worker was started")
+class _Closed:
+    """Lets nobody in."""
+
+    def meet(self) -> Any:
+        raise ConnectionRefusedError("no worker was started")
+
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        raise ConnectionRefusedError("no worker was started")
+
+    async def open_tcp(self, ours: str) -> tuple[str, int]:
+        raise ConnectionRefusedError("no worker was started")
 
 
 async def check(spec: HostSpec) -> bool:
@@ -59,7 +68,7 @@ async def check(spec: HostSpec) -> bool:
     report = _Report()
     step = "reach"
     try:
-        nanny = await SshLauncher(spec).launch(_Silence(), "", _meet)
+        nanny = await SshLauncher(spec).launch(_Silence(), _Closed())
         found = nanny.session.found
         report.ok("reach", str(spec))
         report.ok("authenticate", f"as {nanny.connection.get_extra_info('username')}")

@@ -6,9 +6,12 @@
     ├── RemoteException           a task's exception that could not be brought over as itself
     └── and those of failures.py, which workers do not need
 
+    TaskInterrupted, a BaseException, ends in a worker what its caller does not want any more.
+
 A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
 """
 
+import contextlib
 import pickle
 import traceback
 from collections.abc import Callable
@@ -20,6 +23,8 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "RemoteTraceback",
+    "TaskInterrupted",
+    "annotate",
     "dump_exception",
     "load_exception",
 ]
@@ -54,6 +59,15 @@ class RemoteException(DistexError):
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
 
 
+class TaskInterrupted(BaseException):
+    """Raised within a plain function that runs in a worker, when its task is cancelled or its time
+    is over and an interrupt was asked for. No Exception, so that ``except Exception`` lets it pass;
+    a function that does not end within the grace period is ended with its worker."""
+
+    def __init__(self, message: str = "the task was cancelled") -> None:
+        super().__init__(message)
+
+
 class RemoteTraceback(Exception):
     """The cause of an exception that comes from a worker: the traceback there, as text."""
 
@@ -65,22 +79,28 @@ class RemoteTraceback(Exception):
         return self.text
 
 
+def annotate(exc: BaseException, note: str) -> None:
+    """Add a note to an exception, if it takes one."""
+    with contextlib.suppress(BaseException):  # its class may have other ideas
+        exc.add_note(note)
+
+
 def _describe(exc: BaseException) -> str:
     """Type and text, whatever the exception's own methods do."""
     try:
         return traceback.format_exception_only(exc)[-1].strip()
-    except Exception:
+    except BaseException:
         return f"{type(exc).__name__} (it fails to describe itself)"
 
 
 def _format(exc: BaseException) -> str:
     """The traceback from the task's own first frame on."""
-    tb = exc.__traceback__
+    tb = vars(BaseException)["__traceback__"].__get__(exc)
     while tb is not None and tb.tb_frame.f_code.co_filename.endswith("_core/execute.pyx"):
         tb = tb.tb_next
     try:
         return "".join(traceback.format_exception(type(exc), exc, tb))
-    except Exception:
+    except BaseException:
         return "".join(traceback.format_tb(tb)) + _describe(exc)
 
 
@@ -99,9 +119,22 @@ def dump_exception(
     pickled: bytes | None
     try:
         pickled = dumps(exc)
-    except Exception:
+    except BaseException:
         pickled = None
     return _describe(exc), _format(exc), pickled
+
+
+def _missing(module: str, where: object) -> str:
+    """What to do where a worker has no such module."""
+    from importlib.util import find_spec
+
+    top = module.partition(".")[0]
+    try:
+        is_here = top != "__main__" and find_spec(top) is not None
+    except (ImportError, ValueError):
+        is_here = False
+    install = f"{where} has no module {module!r}: install it there"
+    return f"{install}, or send yours along with Pool(ship=[{top}])" if is_here else install
 
 
 def load_exception(
@@ -122,11 +155,17 @@ def load_exception(
     if pickled is not None:
         try:
             exc = loads(pickled)
-        except Exception as failure:
+        except BaseException as failure:
             description += f" (it can't be unpickled here: {_describe(failure)})"
-    error = exc if isinstance(exc, BaseException) else RemoteException(description, text)
-    if error is exc:
-        error.__cause__ = RemoteTraceback(text)
+    error = RemoteException(description, text)
+    if issubclass(type(exc), BaseException):  # whatever it says itself of its class
+        error = exc  # type: ignore[assignment]
+        # not by an assignment, which a class may refuse: a frozen dataclass, say
+        vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
+    if issubclass(type(error), ModuleNotFoundError):
+        module = vars(ImportError)["name"].__get__(error)
+        if isinstance(module, str):
+            annotate(error, _missing(module, where))
     if not_loaded is not None:
-        error.add_note(f"raised while {not_loaded} was being loaded on {where}")
+        annotate(error, f"raised while {not_loaded} was being loaded on {where}")
     return error

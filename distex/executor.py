@@ -33,11 +33,21 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            while self._interrupted():
+                pass
         finally:
             with contextlib.suppress(Exception):
                 self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+    def _interrupted(self) -> bool:
+        """Run the loop until it is stopped: False; or until a coroutine raises what would end a
+        program: True. Who waits for the coroutine has that; others must not hang for it."""
+        try:
+            self.loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            return True
+        return False
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
         """Run a coroutine on the loop; see run_on()."""

@@ -11,12 +11,14 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from distex._core.dispatch import Function, FunctionTable
+from distex.errors import annotate
 from distex.options import FUNCTION_CACHE
-from distex.serializers import Serializer
+from distex.serializers import Serializer, by_value
 
 _IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType,
               BuiltinFunctionType, range)
@@ -48,7 +50,7 @@ def _lookup(place: Any, name: str) -> Any:
 
 def function_name(func: Any) -> str:
     """What errors call a function."""
-    while hasattr(func, "func"):  # a partial
+    while isinstance(func, partial):
         func = func.func
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
     module = getattr(func, "__module__", None)
@@ -60,6 +62,8 @@ def _is_importable(func: Any) -> bool:
     module = getattr(func, "__module__", None)
     name = getattr(func, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
+        return False
+    if by_value(module):
         return False
     found: Any = sys.modules.get(module, _MISSING)
     for part in name.split("."):
@@ -150,7 +154,7 @@ class FunctionCache:
         try:
             payload = self._dumps(func, segments)
         except Exception as exc:
-            exc.add_note(f"raised while the function {name} was being pickled")
+            annotate(exc, f"raised while the function {name} was being pickled")
             raise
         with self._lock:
             return Function(

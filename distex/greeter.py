@@ -11,11 +11,14 @@ import os
 import socket
 import struct
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distex import messages, options
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
 from distex.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from distex.listener import Listener
 
 HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
 
@@ -23,12 +26,7 @@ HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
 class Host(Protocol):
     """What a Greeter needs of the supervisor."""
 
-    loop: asyncio.AbstractEventLoop
-    strangers: "set[Greeter]"
     initializer: tuple[bytes, list[Any]]
-
-    def drop(self, connection: Any, reason: str) -> None:
-        """Close a connection that is none of the pool's."""
 
     def recognise(self, hello: messages.Hello) -> Any:
         """The record of the worker that says hello, or ProtocolError."""
@@ -44,30 +42,46 @@ class Greeter(FrameHandler):
     """Meets whoever connects. Nothing of it is unpickled, and it gets nothing, before it has shown
     the pool's token."""
 
-    def __init__(self, supervisor: Host) -> None:
-        self._supervisor = supervisor
+    def __init__(self, listener: "Listener", host: Host) -> None:
+        self._listener = listener
+        self._host = host
         self._record: Any = None
         self.connection: Any = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connected(self, connection: Any) -> None:
         self.connection = connection
-        supervisor = self._supervisor
-        if (len(supervisor.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
+        listener = self._listener
+        if (len(listener.strangers) >= options.MAX_UNKNOWN_CONNECTIONS
                 or not _same_user(connection.transport)):
-            supervisor.drop(connection, "it is not of this user, or one of too many")
+            listener.drop(connection, "it is not of this user, or one of too many")
             return
-        supervisor.strangers.add(self)
-        self._timer = supervisor.loop.call_later(
-            options.HELLO_TIMEOUT, supervisor.drop, connection, "it did not say who it is")
+        listener.strangers.add(self)
+        self._timer = listener.loop.call_later(
+            options.HELLO_TIMEOUT, self._drop, "it did not say who it is")
+
+    def _drop(self, reason: str) -> None:
+        self._forget()
+        self._listener.drop(self.connection, reason)
+
+    def violated(self, exc: Exception) -> None:
+        """What came by the connection is not allowed; it has been aborted."""
+        self._forget()
+        self._listener.count_drop(exc)
 
     def disconnected(self, exc: Exception | None) -> None:
-        self._forget()
+        if self in self._listener.strangers:
+            self.violated(ProtocolError("it left without saying who it is"))
         if self._record is not None:
             self._record.disconnected(exc)
 
+    def close(self) -> None:
+        """Nobody is let in any more."""
+        self._forget()
+        self.connection.abort()
+
     def _forget(self) -> None:
-        self._supervisor.strangers.discard(self)
+        self._listener.strangers.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -77,18 +91,19 @@ class Greeter(FrameHandler):
     ) -> None:
         message = messages.decode_handshake(body)
         if kind == HELLO and isinstance(message, messages.Hello) and message.lane:
-            self._supervisor.take_lane(message, self.connection)
+            self._forget()
+            self._host.take_lane(message, self.connection)
         elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
-            self._record = self._supervisor.recognise(message)
+            self._record = self._host.recognise(message)
             self._forget()
             self._record.connection = self.connection
             self._record.pid = message.pid
             self.connection.reader.set_limit(DEFAULT_LIMIT_BYTES)
-            initializer, buffers = self._supervisor.initializer
+            initializer, buffers = self._host.initializer
             self.connection.write(
                 WELCOME, 0, 0, 0, messages.encode(messages.Welcome(initializer)), buffers)
         elif kind == READY and isinstance(message, messages.Ready) and self._record is not None:
-            self._supervisor.worker_ready(self._record, message)
+            self._host.worker_ready(self._record, message)
         else:
             raise ProtocolError(f"{type(message).__name__} does not belong here")
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distex._core.dispatch import Function, Inbox
+from distex._core.dispatch import Function, Inbox, Limits
 from distex._core.flatten import Flatten
 from distex._core.futures import ChunkTask
 
@@ -54,6 +54,7 @@ class Window:
         self._ordered = options.ordered
         self._chunksize = options.chunksize
         self._buffersize = options.buffersize
+        self._limits = options.limits
         self._notify_caller = notify
         self._live: set[ChunkTask] = set()  # chunks whose results have not all been taken
         self._items = 0  # items in them
@@ -98,6 +99,7 @@ class Window:
     def add(self, items: list[Any]) -> None:
         """Send items off as one chunk."""
         chunk = ChunkTask(self._function, items, self._spread, self._notify)
+        chunk.limits = self._limits
         self._live.add(chunk)
         self._items += chunk.calls
         if self._ordered:
@@ -108,12 +110,11 @@ class Window:
         """Send off as many items as there is room for."""
         policy = self._policy()
         while not self.exhausted and (size := self._room(*policy)):
+            batch: list[Any] = []
             try:
-                batch = list(itertools.islice(items, size))
-            except BaseException as exc:
+                batch.extend(itertools.islice(items, size))
+            except BaseException as exc:  # what came before it stays in the batch
                 self.input_error = exc
-                self.exhausted = True
-                return
             if len(batch) < size:
                 self.exhausted = True
             if batch:
@@ -199,6 +200,7 @@ class MapOptions:
     ordered: bool = True
     star: bool = False
     buffersize: int | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         for name in ("chunksize", "buffersize"):
@@ -223,6 +225,20 @@ def _remaining(deadline: float | None) -> float | None:
     if remaining <= 0:
         raise TimeoutError("the results of the map took longer than its timeout")
     return remaining
+
+
+def map_options(iterables: tuple[Any, ...], **arguments: Any) -> MapOptions:
+    """The arguments of a map, checked.
+
+    Raises:
+        ValueError, TypeError: one makes no sense.
+    """
+    options = MapOptions(**arguments)
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    if options.star and len(iterables) > 1:
+        raise TypeError("star goes with a single iterable of tuples")
+    return options
 
 
 def has_async(iterables: tuple[Any, ...]) -> bool:
@@ -270,7 +286,7 @@ def map_sync(
         finally:
             window.close()
 
-    return Flatten(batches())
+    return Flatten(batches(), window.close)
 
 
 async def map_batches(
@@ -281,9 +297,15 @@ async def map_batches(
     deadline = options.deadline()
     news = asyncio.Event()
     room = asyncio.Event()
-    notify: Notify = lambda chunk: news.set()  # noqa: E731
-    if not pool.dispatcher.on_home_thread():
-        notify = Inbox(loop, notify).put
+    inbox = Inbox(loop, lambda chunk: news.set())
+
+    def notify(chunk: ChunkTask) -> None:
+        if loop is pool.dispatcher.loop:
+            news.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                inbox.put(chunk)
+
     window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
     feeder = None
     items: Iterator[Any] = iter(())
@@ -338,8 +360,9 @@ async def _feed(
             while not window.room():
                 room.clear()
                 await room.wait()
-    except Exception as exc:
-        window.input_error = exc
+    except BaseException as exc:  # the consumer's, or nobody's if it has left
+        if not window.exhausted:
+            window.input_error = exc
     finally:
         send()
         window.exhausted = True

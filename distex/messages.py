@@ -2,9 +2,10 @@
 worker with its pool.
 
     pool <──Serving─────────────────────── nanny          worker ──Hello──> pool
-    pool ──Configure, Spawn, Kill, Stop──> nanny          worker <─Welcome─ pool
-    pool ──Alive─────────────────────────> nanny          worker ──Ready──> pool
-    pool <──Started, Exited, Failed─────── nanny
+    pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
+    pool ──Kill, Stop, Alive, Refuse─────> nanny          worker ──Ready──> pool
+    pool <──Started, Printed, Exited────── nanny
+    pool <──Memory, Failed, Leaving─────── nanny
 """
 
 import struct
@@ -43,6 +44,9 @@ class Configure(Message, frozen=True):
     host: str
     port: int
     sys_path: list[str]  # empty: as it is there
+    modules: bytes  # to be imported from there, see shipping.py; or empty
+    versions: dict[str, str]  # of packages that have to fit, see versions.py
+    output: bool  # whether the pool wants to have what workers print
     argv: list[str]
     loop_type: int
     func_pickle: int
@@ -63,6 +67,15 @@ class Kill(Message, frozen=True):
     signal: int
 
 
+class Revoke(Message, frozen=True):
+    """End a task that a worker may be running, and the worker if it does not end; see
+    interrupts.py."""
+
+    number: int
+    task: int  # its id
+    grace: float  # seconds between the interrupt and the end of the worker; 0: its end at once
+
+
 class Stop(Message, frozen=True):
     """End the workers and then the nanny; those that go on after the grace period are killed."""
 
@@ -75,11 +88,25 @@ class Alive(Message, frozen=True):
     timeout: float  # seconds without another one after which it is to be taken for gone
 
 
+class Refuse(Message, frozen=True):
+    """The pool does not want this nanny, which came by itself: end, and say so."""
+
+    reason: str
+
+
 class Started(Message, frozen=True):
     """A worker has been started."""
 
     number: int
     pid: int
+
+
+class Printed(Message, frozen=True):
+    """A worker has printed something."""
+
+    pid: int
+    stream: int  # 1: stdout, 2: stderr
+    lines: bytes  # one or several, without the end of the last one
 
 
 class Exited(Message, frozen=True):
@@ -89,13 +116,25 @@ class Exited(Message, frozen=True):
     pid: int
     exitcode: int  # negative: minus the number of the signal
     started_id: int  # id of the last task that it started, 0: none
-    done_id: int  # id of the last task that it had done
+    item: int  # if that is a chunk, the item that it had come to
+    out_of_memory: bool  # the kernel has killed for lack of memory meanwhile
+    revoked: bool  # the nanny has killed it in order to end a task
+
+
+class Memory(Message, frozen=True):
+    """What the workers use; said now and then to a pool on another machine."""
+
+    resident: dict[int, int]  # bytes, by the workers' numbers
 
 
 class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
     reason: str
+
+
+class Leaving(Message, frozen=True):
+    """This machine wants to leave: have its workers end what they have, and then Stop."""
 
 
 class Hello(Message, frozen=True):
@@ -119,8 +158,8 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Stop | Alive
-FromNanny = Serving | Started | Exited | Failed
+ToNanny = Configure | Spawn | Kill | Revoke | Stop | Alive | Refuse
+FromNanny = Serving | Started | Printed | Exited | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()
@@ -145,7 +184,8 @@ def pack(message: Message) -> bytes:
 def _decode(decoder: Any, data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as exc:
+    # DecodeError; but also UnicodeDecodeError for a text that is none, RecursionError ...
+    except Exception as exc:
         raise ProtocolError(f"not a message that belongs here: {exc}") from None
 
 

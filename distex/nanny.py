@@ -1,8 +1,10 @@
 """The nanny: one process per host that forks the workers, watches them and reports how they died.
 
     pool <──Serving─────────────────────── nanny
-    pool ──Configure, Spawn, Kill, Stop──> nanny ──fork──> worker 1 .. N
-    pool <──Started, Exited, Failed─────── nanny <─SIGCHLD─┘
+    pool ──Configure, Spawn, Revoke, ... ─> nanny ──fork──> worker 1 .. N
+    pool <──Started, Exited, Memory─────── nanny <─SIGCHLD─┤
+    pool <──Printed─────────────────────── nanny <──pipes──┘ if the pool wants that
+    pool <──Failed, Leaving─────────────── nanny
 
 It imports once what workers need and stays without threads and without an event loop, so a fork is
 cheap and safe. When the stream from the pool ends, or the pool's process is gone, it kills its
@@ -15,18 +17,24 @@ untested.
 
 import contextlib
 import gc
-import mmap
+import io
 import os
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import msgspec
+
 from distex import __version__
+from distex.errors import DistexError, HostError
+from distex.interrupts import Interrupt, Interrupts
 from distex.messages import (
     PYTHON,
     Alive,
@@ -34,6 +42,11 @@ from distex.messages import (
     Exited,
     Failed,
     Kill,
+    Leaving,
+    Memory,
+    Printed,
+    Refuse,
+    Revoke,
     Serving,
     Spawn,
     Started,
@@ -41,13 +54,19 @@ from distex.messages import (
     Unpacker,
     pack,
 )
-from distex.options import WIRE_VERSION, usable_cpus
+from distex.notes import ITEM, STARTED, Pages
+from distex.options import WIRE_VERSION, raise_file_limit, usable_cpus
+from distex.output import PIPE_BYTES, Pipe
 
+FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
+# of messages that the pool has not taken; while there are more, nothing is taken from the workers
+BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
-NOTES_BYTES = 64  # shared with each worker; a cache line, so that none is shared by two workers
-NOTES_AT_ONCE = 1024  # workers whose notes lie in one mapping
+REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
+PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
+STOPPED, CUT_OFF, REFUSED = 0, 1, 3  # exit codes: as the pool said; the pool is gone; it said no
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -61,70 +80,79 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process of this machine; None: it is gone, or this is not Linux."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None
+
+
 class Child:
     """A worker as its nanny sees it."""
 
     def __init__(self, number: int, page: memoryview) -> None:
         self.number = number
         self.page = page
+        self.pid = 0
+        self.revoked = False
+        self.pipes: list[Pipe] = []  # for what it prints
         self.process: Any = None  # a subprocess.Popen, where there is no fork
 
-    def task_ids(self) -> tuple[int, int]:
-        """Ids of the last task that it started, and of the last one it had done."""
-        with self.page.cast("Q") as ids:
-            return ids[0], ids[1]
 
+class Stream:
+    """The stream to the pool: two file descriptors, which it owns. None of its calls wait.
 
-class Notes:
-    """Memory shared with the workers, a piece for each.
-
-    In few mappings: each mapping that there is makes each fork dearer, which would make the start
-    of thousands of workers quadratic.
+    A nanny must never wait for the pool: on a host that is cut off it would not come to end itself.
     """
 
-    def __init__(self) -> None:
-        self._free: list[memoryview] = []
-
-    def take(self) -> memoryview:
-        """A zeroed piece."""
-        if not self._free:
-            memory = memoryview(mmap.mmap(-1, NOTES_BYTES * NOTES_AT_ONCE))
-            self._free = [memory[start : start + NOTES_BYTES]
-                          for start in range(0, memory.nbytes, NOTES_BYTES)]
-        page = self._free.pop()
-        page[:] = bytes(NOTES_BYTES)
-        return page
-
-    def give_back(self, page: memoryview) -> None:
-        """The worker that had it is gone."""
-        self._free.append(page)
-
-
-class Pipes:
-    """Two file descriptors, as the socket that a Nanny wants."""
-
     def __init__(self, source: int, target: int) -> None:
-        self._source = source
-        self._target = target
+        self.source = source
+        self.target = target
+        self.backlog = bytearray()  # what is to be written
+        for fd in (source, target):
+            os.set_blocking(fd, False)
 
-    def fileno(self) -> int:
-        """What to wait for input on."""
-        return self._source
+    def recv(self) -> bytes | None:
+        """The next bytes; empty: the end; None: there are none yet."""
+        try:
+            return os.read(self.source, 65536)
+        except BlockingIOError:
+            return None
+        except OSError:  # the pool died with our messages unread
+            return b""
 
-    def recv(self, size: int) -> bytes:
-        """The next bytes, at most size; none: the end."""
-        return os.read(self._source, size)
-
-    def sendall(self, data: bytes) -> None:
-        """Write all of it."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._target, view):]
+    def send(self, data: bytes = b"") -> None:
+        """Write what can be written now, of this and of the backlog."""
+        self.backlog += data
+        try:
+            while self.backlog:
+                del self.backlog[: os.write(self.target, self.backlog)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the pool is gone, as the next recv will tell
+            self.backlog.clear()
 
     def close(self) -> None:
         """Close both."""
-        os.close(self._source)
-        os.close(self._target)
+        os.close(self.source)
+        os.close(self.target)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What is different where workers connect to the pool by TCP."""
+
+    worker_tls: ssl.SSLContext
+    probe_tls: ssl.SSLContext
+    address: tuple[str, int] | None  # of the pool, as seen from here; None: as the pool says
+    workers: int  # how many; 0: one for each CPU
+
+    @property
+    def came_by_itself(self) -> bool:
+        """Whether it was not the pool that had this nanny started."""
+        return self.address is not None
 
 
 class Nanny:
@@ -133,23 +161,33 @@ class Nanny:
     Args:
         stream: to the pool.
         parent: process id whose end is this one's end too; None: not watched.
+        remote: if the workers connect by TCP.
     """
 
-    def __init__(self, stream: socket.socket | Pipes, parent: int | None) -> None:
+    def __init__(self, stream: Stream, parent: int | None, remote: Remote | None = None) -> None:
         self.stream = stream
         self.parent = parent
+        self.remote = remote
+        self.exitcode = CUT_OFF
+        self.leaves = False  # it was asked to
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
-        self.notes = Notes()
+        self.pages = Pages()
+        self.interrupts = Interrupts()
+        self.killed_for_memory = _killed_for_memory()
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
+        self.report_at = 0.0  # when the pool is to be told next what the workers use
         self.selector = selectors.DefaultSelector()
-        self.selector.register(stream, selectors.EVENT_READ)
+        self.selector.register(stream.source, selectors.EVENT_READ)
+        # what workers print; it is looked at by the other selector, as long as the pool keeps up
+        self.printing = selectors.DefaultSelector()
+        self.modules = ""  # folder with those that were shipped
         self.wake: tuple[socket.socket, socket.socket] | None = None
 
-    def run(self) -> None:
-        """Serve until the pool says so or is gone."""
+    def run(self) -> int:
+        """Serve until the pool says so or is gone; the exit code."""
         if HAS_FORK:
             self.wake = socket.socketpair()
             for end in self.wake:
@@ -158,21 +196,31 @@ class Nanny:
             signal.set_wakeup_fd(self.wake[1].fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda signum, frame: None)
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
+            if self.remote is not None and self.remote.came_by_itself:
+                signal.signal(signal.SIGTERM, self._leave)
+        workers = self.remote.workers if self.remote is not None else 0
         self._send(Serving(WIRE_VERSION, __version__, PYTHON, socket.gethostname(), os.getpid(),
-                           usable_cpus()))
+                           workers or usable_cpus()))
         try:
             while self._serve():
                 pass
         finally:
             self._kill_all()
-            self._remove_folder()
+            if self.stop_at is not None:
+                self._flush()
+            self._remove_folders()
             self.selector.close()
+            self.printing.close()
             for end in self.wake or ():
                 end.close()
+        return self.exitcode
+
+    def _leave(self, signum: int, frame: Any) -> None:
+        self.leaves = True
 
     def _serve(self) -> bool:
         """One round; False when all is done."""
-        timeout = LOOK_INTERVAL if HAS_FORK else 0.02
+        timeout = min(LOOK_INTERVAL if HAS_FORK else 0.02, self.interrupts.act())
         if self.stop_at is not None:
             if not self.children:
                 return False
@@ -180,22 +228,32 @@ class Nanny:
             if timeout <= 0:
                 return False
         ready = {key.fileobj for key, _ in self.selector.select(timeout)}
+        if self.stream.target in ready:
+            self._send_backlog()
         if self.parent is not None and os.getppid() != self.parent:
             return False
-        if self.alone_at is not None and time.monotonic() > self.alone_at and not ready:
+        if (self.alone_at is not None and time.monotonic() > self.alone_at
+                and self.stream.source not in ready):
             return False
         if self.wake is not None and self.wake[0] in ready:
             with contextlib.suppress(BlockingIOError):
                 self.wake[0].recv(4096)
+        if self.printing in ready:
+            for key, _ in self.printing.select(0):
+                self._tell_output(key.fileobj)
         self._reap()
-        if self.stream in ready:
-            try:
-                data = self.stream.recv(65536)
-            except OSError:  # the pool died with our messages unread
-                data = b""
-            if not data:
+        if self.leaves:
+            self.leaves = False
+            self._send(Leaving())
+        if self.alone_at is not None and time.monotonic() > self.report_at and self.children:
+            self.report_at = time.monotonic() + REPORT_INTERVAL
+            self._send(Memory({child.number: resident_bytes(pid) or 0
+                               for pid, child in self.children.items()}))
+        if self.stream.source in ready:
+            data = self.stream.recv()
+            if data == b"":
                 return False
-            for message in self.unpacker.feed(data):
+            for message in self.unpacker.feed(data or b""):
                 self._obey(message)
         return True
 
@@ -205,63 +263,162 @@ class Nanny:
         elif isinstance(message, Spawn):
             self._spawn(message.number)
         elif isinstance(message, Kill):
-            for pid, child in self.children.items():
-                if child.number == message.number:
-                    os.kill(pid, message.signal)
+            child = self._child(message.number)
+            if child is not None:
+                os.kill(child.pid, message.signal)
+        elif isinstance(message, Revoke):
+            child = self._child(message.number)
+            if child is not None:
+                self.interrupts.add(Interrupt(child, message.task, message.grace))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
+            if self.exitcode == CUT_OFF:
+                self.exitcode = STOPPED
+        elif isinstance(message, Refuse):
+            print(f"the pool does not want this host: {message.reason}", file=sys.stderr)
+            self.stop_at = time.monotonic()
+            self.exitcode = REFUSED
         elif isinstance(message, Alive):
             self.alone_at = time.monotonic() + message.timeout
 
-    def _send(self, message: Any) -> None:
-        with contextlib.suppress(OSError):  # the pool is gone, as the next read will tell
-            self.stream.sendall(pack(message))
+    def _child(self, number: int) -> Child | None:
+        for child in self.children.values():
+            if child.number == number:
+                return child
+        return None
 
+    def _send(self, message: Any) -> None:
+        self._send_backlog(pack(message))
+
+    def _send_backlog(self, data: bytes = b"") -> None:
+        self.stream.send(data)
+        waiting = len(self.stream.backlog)
+        self._look_at(self.stream.target, selectors.EVENT_WRITE, waiting > 0)
+        if self.config is not None and self.config.output:
+            self._look_at(self.printing, selectors.EVENT_READ, waiting < BACKLOG_LIMIT_BYTES)
+
+    def _look_at(self, file: Any, events: int, wanted: bool) -> None:
+        if wanted != (file in self.selector.get_map()):
+            if wanted:
+                self.selector.register(file, events)
+            else:
+                self.selector.unregister(file)
+
+    def _flush(self) -> None:
+        """Have the last messages go out."""
+        deadline = time.monotonic() + FLUSH_TIMEOUT
+        while self.stream.backlog and (left := deadline - time.monotonic()) > 0:
+            self.selector.select(min(left, LOOK_INTERVAL))
+            self._send_backlog()
+
+    # --- what workers print
+
+    def _tell_output(self, pipe: Any) -> None:
+        """Tell the pool the lines that there are."""
+        lines = pipe.read()
+        if lines is not None:
+            self._send(Printed(pipe.pid, pipe.stream, lines))
+        if pipe.ended:
+            self.printing.unregister(pipe)
+            pipe.close()
+
+    def _tell_last_output(self, child: Child, pid: int) -> None:
+        """The worker is dead. A process that it left behind may go on to use its pipes."""
+        for pipe in child.pipes:
+            if not pipe.ended:
+                for lines in (pipe.read(PIPE_BYTES), pipe.rest()):
+                    if lines is not None:
+                        self._send(Printed(pid, pipe.stream, lines))
+
+    # --- what the pool wants
     def _configure(self, config: Configure) -> None:
         """Import what the workers will need, and keep it out of the garbage collector's way: what
         it does not touch stays shared."""
+        if self.remote is not None:
+            host, port = self.remote.address or (config.host, config.port)
+            config = msgspec.structs.replace(config, host=host, port=port)
         self.config = config
         if config.sys_path:
             sys.path[:] = config.sys_path
         sys.argv[:] = config.argv
         try:
+            if config.modules:
+                self._take_modules(config)
             from distex import worker
 
             worker.preload(config)
+        except DistexError as exc:
+            self._send(Failed(str(exc)))
+            return
         except Exception:
             self._send(Failed(traceback.format_exc()))
             return
+        if self.remote is not None:
+            try:
+                with (socket.create_connection((config.host, config.port), PROBE_TIMEOUT) as sock,
+                      self.remote.probe_tls.wrap_socket(sock)):
+                    pass
+            except OSError as exc:
+                self._send(Failed(
+                    f"workers there can't connect to the pool at {config.host}, port "
+                    f"{config.port}: {exc}. Give the pool a localhost, or a localport, that can "
+                    "be reached from there, and open it in the firewalls between"))
+                return
         gc.freeze()
         gc.enable()
+
+    def _take_modules(self, config: Configure) -> None:
+        """Put those that were shipped where workers find them."""
+        import tempfile
+
+        from distex import shipping
+
+        try:
+            self.modules = tempfile.mkdtemp(
+                prefix="distex-modules-", dir=os.path.dirname(config.unix_path) or None)
+            shipping.unpack(config.modules, self.modules)
+        except OSError as exc:
+            raise DistexError(f"there is no room for the modules in Pool(ship=...): {exc}") from exc
+        # on the pool's own machine those that they were copied from come first
+        sys.path.insert(len(sys.path) if config.sys_path else 0, self.modules)
 
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
             return
-        child = Child(number, self.notes.take())
+        child = Child(number, self.pages.take())
         try:
             pid = self._fork(child) if HAS_FORK else self._popen(child)
         except OSError as exc:
             self._send(Failed(f"worker {number} can't be started: {exc}"))
             return
+        child.pid = pid
         self.children[pid] = child
         self._send(Started(number, pid))
 
     def _fork(self, child: Child) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
+        assert self.config is not None
+        if self.config.output:
+            raise_file_limit(64 + 2 * len(self.printing.get_map()))
+            child.pipes = [Pipe(1), Pipe(2)]
         nanny = os.getpid()
         pid = os.fork()
         if pid:
             with contextlib.suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
+            for pipe in child.pipes:
+                pipe.belongs_to(pid)
+                self.printing.register(pipe, selectors.EVENT_READ)
             return pid
         status = 1
         try:
-            self._become_worker(nanny)
+            self._become_worker(nanny, child)
             from distex import worker
 
             assert self.config is not None
-            worker.main(self.config, child.number, child.page)
+            tls = self.remote.worker_tls if self.remote is not None else None
+            worker.main(self.config, child.number, child.page, tls)
             status = 0
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 1
@@ -270,10 +427,19 @@ class Nanny:
         finally:
             _leave(status)
 
-    def _become_worker(self, nanny: int) -> None:
+    def _become_worker(self, nanny: int, child: Child) -> None:
         """Leave behind in the child what is the nanny's."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for key in list(self.printing.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        for pipe in child.pipes:
+            pipe.become()
+            stream = sys.stdout if pipe.stream == 1 else sys.stderr
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
+        self.printing.close()
         self.selector.close()
         self.stream.close()
         assert self.wake is not None
@@ -309,8 +475,17 @@ class Nanny:
             if child is None:  # a worker's child that lost its parent
                 continue
             _kill_group(pid)
-            self._send(Exited(child.number, pid, exitcode, *child.task_ids()))
-            self.notes.give_back(child.page)
+            self.interrupts.forget(child)
+            self._tell_last_output(child, pid)
+            self._send(Exited(child.number, pid, exitcode, child.page[STARTED], child.page[ITEM],
+                              exitcode == -signal.SIGKILL and self._memory_ran_out(),
+                              child.revoked))
+            self.pages.give_back(child.page)
+
+    def _memory_ran_out(self) -> bool:
+        """Whether the kernel has killed for lack of memory since the last look."""
+        before, self.killed_for_memory = self.killed_for_memory, _killed_for_memory()
+        return self.killed_for_memory > before
 
     def _next_exit(self) -> tuple[int, int]:
         """Pid and exit code of a child that has ended; ChildProcessError if there is none."""
@@ -323,8 +498,12 @@ class Nanny:
                 return pid, int(child.process.returncode)
         raise ChildProcessError
 
-    def _remove_folder(self) -> None:
-        """Remove the pool's socket, if the pool is gone and could not."""
+    def _remove_folders(self) -> None:
+        """Remove the modules; and the pool's socket, if the pool is gone and could not."""
+        if self.modules:
+            import shutil
+
+            shutil.rmtree(self.modules, ignore_errors=True)
         if self.stop_at is None and self.config is not None and self.config.unix_path:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.unix_path)
@@ -340,6 +519,17 @@ class Nanny:
             if child.process is None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+            if self.stop_at is not None:
+                self._tell_last_output(child, pid)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for lack of memory, for itself or for a group."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as lines:
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _kill_group(pid: int) -> None:
@@ -362,10 +552,36 @@ def _leave(status: int) -> NoReturn:
         os._exit(status)
 
 
-def main(fd: int) -> None:
-    """Run a nanny on this machine, on the socket with this file descriptor."""
-    with socket.socket(fileno=fd) as stream:
-        Nanny(stream, os.getppid()).run()
+def main(
+    fd: int, secret: str = "", host: str = "", port: str = "0", workers: str = "0"
+) -> NoReturn:
+    """Run a nanny on the socket with this file descriptor, and exit.
+
+    Args:
+        fd: the socket; the parent process has the other end.
+        secret: file with the secret, if the pool is on another machine and workers connect by TCP.
+        host: where they do; empty: the pool says it. Otherwise the pool did not have this nanny
+            started: with SIGTERM it asks the pool to have its workers end what they do.
+        port: the port there.
+        workers: how many the pool is to have started, if it has no wish; 0: one for each CPU.
+    """
+    with contextlib.closing(Stream(fd, os.dup(fd))) as stream:
+        try:
+            remote = _remote(secret, host, int(port), int(workers)) if secret else None
+        except HostError as exc:
+            stream.send(pack(Failed(str(exc))))
+            sys.exit(str(exc))
+        sys.exit(Nanny(stream, os.getppid(), remote).run())
+
+
+def _remote(path: str, host: str, port: int, workers: int) -> Remote:
+    from distex.gate import PROBE, WORKER
+    from distex.secret import Secret
+
+    secret = Secret(path)
+    return Remote(
+        secret.context([WORKER], server_side=False), secret.context([PROBE], server_side=False),
+        (host, port) if host else None, workers)
 
 
 def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
@@ -393,7 +609,7 @@ def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
     try:
         found["folder"] = folder
         tell()
-        stream = Pipes(os.dup(0), os.dup(1))
+        stream = Stream(os.dup(0), os.dup(1))
         # what workers and tasks print goes to stderr, and they find stdin at its end
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)

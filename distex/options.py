@@ -11,6 +11,10 @@ START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
 STOP_TIMEOUT: Final = 5.0  # seconds for workers to end by themselves before they are killed
 HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is
 MAX_UNKNOWN_CONNECTIONS: Final = 4096  # connections that have not said yet who they are
+MAX_HANDSHAKES: Final = 256  # of TLS at a time; each takes a few hundred kB
+KEEPALIVE: Final = 12.0  # seconds in which a machine that is cut off is noticed
+CONNECT_TIMEOUT: Final = 20.0  # seconds
+SERVER_PORT: Final = 8899  # of python -m distex.server
 RESPAWN_LIMIT: Final = 5  # workers that may die in series before they are ready
 RESPAWN_DELAY: Final = 0.1  # seconds before the second in a series is tried, doubled each time
 RECONNECT_DELAY_MAX: Final = 30.0  # seconds between tries to reach a host again that was lost
@@ -42,6 +46,11 @@ class LoopType(enum.IntEnum):
     asyncio = 1
     uvloop = 2
     proactor = 3
+
+
+def start_timeout(workers: int) -> float:
+    """Seconds in which so many workers have to become ready."""
+    return START_TIMEOUT + START_TIMEOUT_PER_WORKER * workers
 
 
 def usable_cpus() -> int:

@@ -4,29 +4,39 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from types import ModuleType
+from typing import Any, Literal, TypeVar
 
-from distex import mapping, serializers
-from distex._core.dispatch import Dispatcher, Function
+from distex import mapping, serializers, shipping
+from distex._core.dispatch import Dispatcher, Function, Limits
 from distex._core.flatten import AsyncFlatten
 from distex._core.futures import AsyncTask, Caller
+from distex.admission import Admission, AdmittedCaller
+from distex.calls import Calls, CancelRunning, TaskOptions
+from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, run_on
+from distex.failures import WorkerLost
 from distex.functions import FunctionCache
-from distex.launch.hosts import HostSpec, parse_hosts
+from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
+from distex.launch.server import ServerLauncher
 from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
+from distex.output import Output, sink
+from distex.records import HostRecord, Statistics, WorkerInfo
 from distex.supervisor import Settings, Supervisor
 from distex.worker import loop_factory
 
 T = TypeVar("T")
 
+CALLS_KEPT = 64  # sets of options that are kept ready
 _CLOSED = "cannot schedule new futures after shutdown"
 
 
@@ -129,16 +139,21 @@ class Pool(concurrent.futures.Executor):
     of methods work, from any thread and any loop.
 
     Args:
-        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts.
+        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts, or if
+            workers may join (see localport).
         hosts: where remote workers run, one or several: ``"ssh://[user@]host[:port][/workers]"``,
-            or a HostSpec with options.
+            ``"host[:port][/workers]"`` where ``python -m distex.server`` runs, or a HostSpec with
+            options.
         qsize: tasks that a worker may have at a time, one that runs and those that wait there;
             coroutines overlap up to this number. More of them are sent ahead when they are known
             to be tiny; with 1 there is no sending ahead at all.
         initializer: called in each worker before it gets tasks; may be a coroutine function.
         initargs: its arguments.
-        localhost: address for hosts that connect by TCP; not supported yet.
-        localport: the port there; not supported yet.
+        localhost: address of this machine on which the pool listens by TCP for the workers of
+            hosts without ssh, and for those that join by ``python -m distex worker``; empty: the
+            one from which such a host is reached or, with a localport, every one.
+        localport: the port there; 0: any that is free. If either is given, the pool listens from
+            the start, and workers may join; else only once it has such a host.
         lazy_create: start the workers when the first task comes, not at once. In asynchronous
             code they always start then, or with ``async with``.
         worker_loop: event loop of the workers, and of the pool's own thread.
@@ -150,6 +165,26 @@ class Pool(concurrent.futures.Executor):
         spin: seconds for which the pool's loop and the workers poll, instead of sleeping, after
             the last task was sent or done; 0: not at all. To wake a sleeping process takes longer
             than a small task. It costs a CPU for each worker and one for the loop for this long.
+        tcp: what else there is to say about hosts without ssh: the secret, the keepalive time.
+        retries: how often a task is run again when the worker that ran it is lost; see TaskOptions.
+        cancel_running: what becomes of a plain function that runs when its task is cancelled:
+            ``"leave"``, ``"interrupt"`` or ``"kill"``; see TaskOptions.
+        max_pending: tasks from submit, run and run_async that may be under way at a time; None: any
+            number. Maps are bounded by themselves.
+        when_full: what a call does when there are so many: ``"wait"`` until there is room (submit
+            and run block their thread, what run_async returns is then a coroutine that waits),
+            or ``"raise"`` PoolFull.
+        on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
+            that is lost.
+        ship: modules that are only here. Their files, as they are now, are copied to the hosts for
+            as long as the pool lives, and imported from there; a module of a package stands for
+            the whole package. On other hosts they come before what is installed there.
+        output: where lines go that workers print to stdout and stderr. ``"terminal"``: to this
+            process's stdout and stderr, each line with its worker's host and pid before it;
+            ``"log"``: to the logger ``distex.output``, as INFO, with the same; or a function, which
+            is called on the pool's loop with an OutputLine. None: local workers write where this
+            process does, those behind a server or that have joined where that was started, and
+            what is printed by ssh is logged.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -173,6 +208,14 @@ class Pool(concurrent.futures.Executor):
         max_workers: int | None = None,
         mp_context: Any = None,
         spin: float = 0.0,
+        tcp: TcpOptions | None = None,
+        retries: int = 0,
+        cancel_running: CancelRunning = "leave",
+        max_pending: int | None = None,
+        when_full: Literal["wait", "raise"] = "wait",
+        on_worker_lost: Callable[[WorkerLost], object] | None = None,
+        ship: Sequence[ModuleType] = (),
+        output: Output = None,
     ) -> None:
         if max_workers is not None:
             if num_workers:
@@ -182,29 +225,49 @@ class Pool(concurrent.futures.Executor):
                 raise ValueError("max_workers must be greater than 0")
             num_workers = max_workers
         num_workers = num_workers or 0
-        _check_int("num_workers", num_workers)
+        _check_count(num_workers)
         _check_int("qsize", qsize)
-        if num_workers < 0:
-            raise ValueError("num_workers must not be negative")
         if qsize < 1:
             raise ValueError("qsize must be at least 1")
-        if localhost or localport:
-            raise HostError("localhost and localport are for hosts that connect by TCP, which are "
-                            "not supported yet")
+        tcp = tcp or TcpOptions()
+        _check_int("localport", localport)
+        if not 0 <= localport < 65536:
+            raise ValueError("localport must be between 0 and 65535")
         if not 0 <= spin < float("inf"):
             raise ValueError("spin must be a number of seconds, 0 or more")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if on_worker_lost is not None and not callable(on_worker_lost):
+            raise TypeError("on_worker_lost must be a callable")
+        if when_full not in ("wait", "raise"):
+            raise ValueError("when_full must be 'wait' or 'raise'")
+        if max_pending is not None:
+            _check_int("max_pending", max_pending)
+            if max_pending < 1:
+                raise ValueError("max_pending must be at least 1")
+        self._admission = None if max_pending is None else Admission(
+            max_pending, waits=when_full == "wait")
+        self._options = TaskOptions(retries=retries, cancel_running=cancel_running)
+        self._limits = self._options.limits()
+        self._calls: dict[TaskOptions, Calls] = {}
+        sink(output)
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
         self._settings = Settings(
-            launchers=_launchers(num_workers, parse_hosts(hosts)),
+            launchers=_launchers(num_workers, parse_hosts(hosts), tcp,
+                                 may_be_joined=bool(localhost or localport)),
             qsize=qsize,
             initializer=(initializer, tuple(initargs)) if initializer is not None else None,
             loop_type=LoopType(worker_loop),
             func_pickle=PickleType(func_pickle),
             data_pickle=PickleType(data_pickle),
             spin=float(spin),
+            localhost=localhost,
+            localport=localport,
+            tcp=tcp,
+            on_worker_lost=on_worker_lost,
+            modules=shipping.pack(ship),
+            output=output,
         )
         self._functions_serializer = serializers.for_functions(func_pickle)
         self._lock = threading.RLock()
@@ -259,10 +322,32 @@ class Pool(concurrent.futures.Executor):
         else:
             self._start_task = supervisor.loop.create_task(_quietly(supervisor.start()))
         self._dispatcher = supervisor.dispatcher
-        caller = Caller(supervisor.dispatcher, self._functions, Future)
+        caller = self.make_caller(self._limits)
         self._call_async = caller.call_async
         self._call = caller.call
         self._run = caller.run
+
+    def start(self, here: bool) -> None:
+        """Start, if that has not begun; does not wait for the workers.
+
+        Args:
+            here: on the running loop, else on a loop in a thread of its own.
+
+        Raises:
+            RuntimeError: the pool was shut down, or no loop is running.
+        """
+        if here:
+            self._start_here()
+        else:
+            self._start_thread()
+
+    def make_caller(self, limits: Limits | None) -> Any:
+        """For the other modules of distex: what makes single calls, on a pool that has started."""
+        assert self._functions is not None
+        caller = Caller(self.dispatcher, self._functions, Future, limits)
+        if self._admission is None:
+            return caller
+        return AdmittedCaller(caller, self._admission, self.check_may_block)
 
     def _check_open(self, *call: Any) -> None:
         if self._pid != os.getpid():
@@ -292,6 +377,12 @@ class Pool(concurrent.futures.Executor):
                 self.shutdown()
             raise
         return True
+
+    def _start_and_wait(self) -> None:
+        """For synchronous methods that wait for the pool."""
+        self._start_thread()
+        self.check_may_block()
+        self._wait_ready(None)
 
     async def create(self) -> "Pool":
         """Start the workers, if that has not begun, and wait until they are ready.
@@ -332,15 +423,125 @@ class Pool(concurrent.futures.Executor):
         """Number of workers that are ready."""
         return 0 if self._home is None else self._home.supervisor.total_workers
 
+    def statistics(self) -> Statistics:
+        """What has happened so far, for monitoring."""
+        return Statistics() if self._home is None else self._home.supervisor.statistics()
+
     @property
     def qsize(self) -> int:
         """Tasks that a worker may have at a time."""
         return self._settings.qsize
 
     def capacity(self) -> int:
-        """Number of workers that are ready or, before that, that were asked for."""
-        return len(self.dispatcher.links) or sum(
-            launcher.num_workers or 1 for launcher in self._settings.launchers)
+        """Number of workers that are ready or, before that, that were asked for; at least 1."""
+        return len(self.dispatcher.links) or max(1, sum(
+            launcher.num_workers or 1 for launcher in self._settings.launchers))
+
+    # --- hosts and workers that come and go
+
+    def workers(self) -> list[WorkerInfo]:
+        """What the workers are doing, in the order in which they were started."""
+        if self._home is None:
+            return []
+        return [record.info() for record in self._home.supervisor.workers()]
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port on which the pool listens by TCP; None: on none."""
+        addresses = [] if self._home is None else self._home.supervisor.listener.addresses
+        return addresses[0] if addresses else None
+
+    async def add_host_async(self, host: str | HostSpec) -> str:
+        """Add a host while the pool runs, and wait until its workers are ready.
+
+        Args:
+            host: as in Pool's ``hosts``.
+
+        Returns:
+            its name, for remove_host().
+
+        Raises:
+            HostError: the pool has it already, or it can't be reached; the message says why.
+            PoolStartError: its workers can't be started.
+            PoolClosed: the pool was ended before that.
+
+        When it fails, or is cancelled, nothing is left there, and the pool goes on as before.
+        """
+        launcher = self._launcher(host)
+        await self.create()
+        name: str = await self._at_home(self._elastic.add(launcher))
+        return name
+
+    def add_host(self, host: str | HostSpec) -> str:
+        """As add_host_async(), for synchronous code."""
+        launcher = self._launcher(host)
+        self._start_and_wait()
+        name: str = self._submit_home(self._elastic.add(launcher)).result()
+        return name
+
+    async def remove_host_async(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """Remove a host while the pool runs, and wait until nothing is left there.
+
+        Its workers get no further tasks. What they have started they end; what they have not goes
+        to others, and waits if there are none. It goes on if the caller stops waiting for it.
+
+        Args:
+            host: a name as add_host() gives it and workers() shows it, or as in Pool's ``hosts``.
+            drain: let tasks that have started come to their end; else they fail with WorkerLost.
+
+        Raises:
+            HostError: the pool has no such host.
+        """
+        await self.create()
+        hosts = self._hosts_named(host)
+        await self._at_home(self._elastic.remove(hosts, drain))
+
+    def remove_host(self, host: str | HostSpec, *, drain: bool = True) -> None:
+        """As remove_host_async(), for synchronous code."""
+        self._start_and_wait()
+        hosts = self._hosts_named(host)
+        self._submit_home(self._elastic.remove(hosts, drain)).result()
+
+    async def scale_async(self, num_workers: int) -> None:
+        """Have so many workers on this machine; wait until they are ready, or the others gone.
+
+        Those that are too many end what they have started, as with remove_host(). With 0 and no
+        other hosts tasks wait until there are workers again.
+
+        Raises:
+            PoolStartError: they can't be started; the pool goes on with those that could.
+            PoolClosed: the pool was ended before that.
+        """
+        _check_count(num_workers)
+        await self.create()
+        await self._at_home(self._elastic.scale(LocalLauncher(num_workers), num_workers))
+
+    def scale(self, num_workers: int) -> None:
+        """As scale_async(), for synchronous code."""
+        _check_count(num_workers)
+        self._start_and_wait()
+        self._submit_home(
+            self._elastic.scale(LocalLauncher(num_workers), num_workers)).result()
+
+    def _launcher(self, host: str | HostSpec) -> Launcher:
+        (launcher,) = _launchers(0, parse_hosts(host), self._settings.tcp, may_be_joined=False)
+        return launcher
+
+    @property
+    def _elastic(self) -> Elastic:
+        assert self._home is not None
+        return self._home.supervisor.elastic
+
+    def _hosts_named(self, host: str | HostSpec) -> list[HostRecord]:
+        assert self._home is not None
+        named = [record for record in list(self._home.supervisor.hosts) if record.name == host]
+        if not named:
+            key = parse_hosts(host)[0].key
+            named = [record for record in list(self._home.supervisor.hosts)
+                     if record.launcher is not None and record.launcher.key == key]
+        if not named:
+            raise HostError(f"the pool has no host {host}: Pool.workers() shows those that it has")
+        return named
 
     # --- single tasks
 
@@ -401,6 +602,40 @@ class Pool(concurrent.futures.Executor):
         result: T = self._run(func, args, kwargs)
         return result
 
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+        cancel_running: CancelRunning | None = None,
+        grace: float | None = None,
+        context: bool = False,
+    ) -> Calls:
+        """This pool, with options for the tasks that are made through what this returns::
+
+            pool.options(retries=2, timeout=60).submit(f, x)
+
+        Args: see TaskOptions; those that are not given are as the pool has them.
+
+        Returns:
+            an object with the methods ``submit``, ``run``, ``run_async``, ``map``, ``map_async``;
+            may be kept.
+
+        Raises:
+            TypeError, ValueError: an option makes no sense.
+        """
+        given: dict[str, Any] = {
+            "retries": retries, "timeout": timeout, "cancel_running": cancel_running,
+            "grace": grace, "context": context}
+        options = dataclasses.replace(
+            self._options, **{name: value for name, value in given.items() if value is not None})
+        calls = self._calls.get(options)
+        if calls is None:
+            if len(self._calls) >= CALLS_KEPT:
+                self._calls.clear()
+            calls = self._calls[options] = Calls(self, options)
+        return calls
+
     async def run_on_all_async(
         self, func: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> list[Any]:
@@ -419,10 +654,7 @@ class Pool(concurrent.futures.Executor):
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
         """As run_on_all_async(), for synchronous code."""
-        self._start_thread()
-        self.check_may_block()
-        assert self._home is not None
-        self._wait_ready(None)
+        self._start_and_wait()
         running = self._submit_home(self._run_on_all(self._function(func), args, kwargs))
         result: list[Any] = running.result()
         return result
@@ -477,7 +709,14 @@ class Pool(concurrent.futures.Executor):
         The iterator raises what a call raised in the place of its result, and ends; TimeoutError;
         and what the iterables raise, behind the results for what they had given before.
         """
-        options = _map_options(iterables, timeout, chunksize, ordered, star, buffersize)
+        return self.start_map(func, iterables, mapping.map_options(
+            iterables, timeout=timeout, chunksize=chunksize, ordered=ordered, star=star,
+            buffersize=buffersize, limits=self._limits))
+
+    def start_map(
+        self, func: Callable[..., Any], iterables: tuple[Any, ...], options: mapping.MapOptions
+    ) -> Iterator[Any]:
+        """For the other modules of distex: see map()."""
         self._start_thread()
         function = self._function(func)
         if mapping.has_async(iterables):
@@ -501,7 +740,14 @@ class Pool(concurrent.futures.Executor):
         Returns:
             an asynchronous iterator. Leave it early with ``aclose()``, or let go of it.
         """
-        options = _map_options(iterables, timeout, chunksize, ordered, star, buffersize)
+        return self.start_map_async(func, iterables, mapping.map_options(
+            iterables, timeout=timeout, chunksize=chunksize, ordered=ordered, star=star,
+            buffersize=buffersize, limits=self._limits))
+
+    def start_map_async(
+        self, func: Callable[..., Any], iterables: tuple[Any, ...], options: mapping.MapOptions
+    ) -> AsyncIterator[Any]:
+        """For the other modules of distex: see map_async()."""
         self._start_here()
         return AsyncFlatten(
             mapping.map_batches(self, self._function(func), iterables, options))
@@ -530,15 +776,23 @@ class Pool(concurrent.futures.Executor):
             wait: return only when the workers have ended.
             cancel_futures: cancel what no worker has yet.
         """
+        self._end(wait, drain=True, cancel_queued=cancel_futures)
+
+    def kill(self) -> None:
+        """End the workers at once, whatever they do; what waits or runs fails with PoolClosed."""
+        self._end(wait=True, drain=False, cancel_queued=False)
+
+    def _end(self, wait: bool, drain: bool, cancel_queued: bool) -> None:
         home = self._close()
         if home is None:
             return
         loop = home.supervisor.loop
         if self.dispatcher.on_home_thread():
-            self._start_task = loop.create_task(home._stop_and_leave())  # kept alive
+            self._start_task = loop.create_task(  # kept alive
+                self._stop(home, drain, cancel_queued, leave=True))
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-            stopping = run_on(loop, self._stop(home, cancel_futures, leave=not wait))
+            stopping = run_on(loop, self._stop(home, drain, cancel_queued, leave=not wait))
             if wait:
                 stopping.result()
         if wait and home.thread is not None:
@@ -546,10 +800,17 @@ class Pool(concurrent.futures.Executor):
 
     async def shutdown_async(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As shutdown(), without blocking the loop."""
+        await self._end_async(wait, drain=True, cancel_queued=cancel_futures)
+
+    async def kill_async(self) -> None:
+        """As kill(), without blocking the loop."""
+        await self._end_async(wait=True, drain=False, cancel_queued=False)
+
+    async def _end_async(self, wait: bool, drain: bool, cancel_queued: bool) -> None:
         home = self._close()
         if home is None:
             return
-        stopping = self._stop(home, cancel_futures, leave=True)
+        stopping = self._stop(home, drain, cancel_queued, leave=True)
         if wait:
             await self._at_home(stopping)
         else:
@@ -563,8 +824,8 @@ class Pool(concurrent.futures.Executor):
                 return None
             return self._home
 
-    async def _stop(self, home: _Home, cancel_queued: bool, leave: bool) -> None:
-        await home.supervisor.stop(cancel_queued=cancel_queued)
+    async def _stop(self, home: _Home, drain: bool, cancel_queued: bool, leave: bool) -> None:
+        await home.supervisor.stop(drain, cancel_queued)
         _homes.discard(home)
         if self._functions is not None:
             self._functions.clear()
@@ -597,28 +858,21 @@ class Pool(concurrent.futures.Executor):
         return f"<{type(self).__name__}: {state}>"
 
 
-def _map_options(
-    iterables: tuple[Any, ...], timeout: float | None, chunksize: int | None, ordered: bool,
-    star: bool, buffersize: int | None,
-) -> mapping.MapOptions:
-    if not iterables:
-        raise TypeError("map needs at least one iterable")
-    if star and len(iterables) > 1:
-        raise TypeError("star goes with a single iterable of tuples")
-    return mapping.MapOptions(timeout, chunksize, ordered, star, buffersize)
-
-
-def _launchers(num_workers: int, hosts: list[HostSpec]) -> tuple[Launcher, ...]:
+def _launchers(
+    num_workers: int, hosts: list[HostSpec], tcp: TcpOptions, *, may_be_joined: bool
+) -> tuple[Launcher, ...]:
     launchers: list[Launcher] = []
-    if num_workers or not hosts:
+    if num_workers or not (hosts or may_be_joined):
         launchers.append(LocalLauncher(num_workers or usable_cpus()))
     for spec in hosts:
-        if not spec.is_ssh:
-            raise HostError(
-                f"{spec.url!r}: hosts that are not reached by ssh are not supported yet: "
-                f"use 'ssh://{spec.url}'")
-        launchers.append(SshLauncher(spec))
+        launchers.append(SshLauncher(spec) if spec.is_ssh else ServerLauncher(spec, tcp))
     return tuple(launchers)
+
+
+def _check_count(num_workers: int) -> None:
+    _check_int("num_workers", num_workers)
+    if num_workers < 0:
+        raise ValueError("num_workers must not be negative")
 
 
 def _check_int(name: str, value: Any) -> None:

@@ -8,6 +8,26 @@ from typing import Any, Protocol
 from distex import messages
 from distex._core.dispatch import WorkerLink
 from distex.launch.stream import Launcher, Nanny
+from distex.nanny import resident_bytes
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What has happened in a pool so far.
+
+    Attributes:
+        tasks_done: that workers have answered, whatever the outcome; a chunk of a map is one.
+        tasks_lost: that failed with WorkerLost.
+        tasks_retried: that were sent again after a loss.
+        workers_lost: that died or were cut off, but for those that the pool itself ended.
+        connections_dropped: that were none of the pool's, or did not speak as they should.
+    """
+
+    tasks_done: int = 0
+    tasks_lost: int = 0
+    tasks_retried: int = 0
+    workers_lost: int = 0
+    connections_dropped: int = 0
 
 
 class Watcher(Protocol):
@@ -23,23 +43,64 @@ class Watcher(Protocol):
         """A worker's connection or its process is gone."""
 
 
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker, as ``Pool.workers()`` tells of it.
+
+    Attributes:
+        host: name of its host.
+        pid: its process id there; 0: it has none yet.
+        state: "starting", "idle", "busy", or "retiring" (it ends what it has and then leaves).
+        tasks_done: calls that it has answered, each item of a map counted.
+        memory: resident set size in bytes, pages shared with other workers included. On another
+            host as its nanny last said, which it does every few seconds; None: not known yet.
+    """
+
+    host: str
+    pid: int
+    state: str
+    tasks_done: int
+    memory: int | None
+
+
 @dataclass(eq=False)
 class HostRecord:
     """One host, and the nanny that is on it or was last; the listener of the nanny's stream."""
 
     watcher: Watcher
-    launcher: Launcher
+    launcher: Launcher | None  # None: the nanny came by itself, and is not started anew
     nanny: Nanny | None = None
     name: str = ""
+    is_local: bool = False
     serves: bool = False  # the nanny has said what it is
+    settled: bool = False  # all its workers were ready once
+    leaving: bool = False  # it is being removed
+    refusal: str = ""  # why it is being sent away
     gone: str = ""  # why there is no nanny any more
     wanted: int | None = None  # workers that should be there; None: not known before it says
     deaths_in_series: int = 0  # of workers before they were ready
     workers: dict[int, "WorkerRecord"] = field(default_factory=dict)
+    replacing: "asyncio.Task[None] | None" = None  # the nanny is being started anew
+    removed: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
-        self.name = self.launcher.host
-        self.wanted = self.launcher.num_workers
+        if self.launcher is not None:
+            self.name = self.launcher.host
+            self.is_local = self.launcher.is_local
+            self.wanted = self.launcher.num_workers
+
+    @property
+    def staying(self) -> list["WorkerRecord"]:
+        """Its workers without those that are being retired."""
+        return [worker for worker in self.workers.values() if not worker.leaving]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has all the workers that it should have, and they are ready."""
+        staying = self.staying
+        return (self.wanted is not None and self.wanted <= len(staying)
+                and all(worker.ready for worker in staying))
 
     def send(self, message: messages.Message) -> None:
         """Tell the nanny something."""
@@ -58,7 +119,7 @@ class HostRecord:
 
 @dataclass(eq=False)
 class WorkerRecord:
-    """One worker: spawned -> connected (Hello, Welcome) -> ready (Ready) -> gone."""
+    """One worker: spawned -> connected (Hello, Welcome) -> ready (Ready) -> leaving -> gone."""
 
     number: int
     host: HostRecord
@@ -66,9 +127,13 @@ class WorkerRecord:
     connection: Any = None
     said_hello: bool = False
     ready: bool = False
+    leaving: bool = False  # it is being retired
+    memory: int | None = None  # bytes, as its nanny last said
     link: WorkerLink | None = None
     exited: messages.Exited | None = None
     timer: asyncio.TimerHandle | None = None
+    gone: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __str__(self) -> str:
         return f"worker {self.pid or self.number} on {self.host.name}"
@@ -78,14 +143,49 @@ class WorkerRecord:
         self.connection = None
         self.host.watcher.worker_changed(self)
 
+    def interrupt(self, task_id: int, grace: float) -> None:
+        """Have a task ended that it may be running, and the worker itself if that takes longer than
+        grace seconds."""
+        self.host.send(messages.Revoke(self.number, task_id, grace))
+
     @property
     def exitcode(self) -> int | None:
         """Exit code of its process, negative for a signal; None: not known."""
         return None if self.exited is None else self.exited.exitcode
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was most likely killed for lack of memory: the kernel did so meanwhile."""
+        return self.exited is not None and self.exited.out_of_memory
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it was killed in order to end a task, as was asked for."""
+        return self.exited is not None and self.exited.revoked
+
+    @property
+    def state(self) -> str:
+        """As WorkerInfo has it."""
+        if self.leaving:
+            return "retiring"
+        if self.link is None:
+            return "starting"
+        return "busy" if self.link.in_flight else "idle"
+
+    def info(self) -> "WorkerInfo":
+        """What users are told of it; may be called from any thread."""
+        link = self.link
+        memory = resident_bytes(self.pid) if self.host.is_local else self.memory
+        done = link.tasks_done if link is not None else 0
+        return WorkerInfo(self.host.name, self.pid, self.state, done, memory)
+
     def obituary(self) -> str:
         """How it ended."""
         code = self.exitcode
+        if self.revoked:
+            return "its process was ended together with a task that was cancelled there"
+        if self.host.leaving and code in (None, -signal.SIGKILL):
+            return "its host was removed from the pool"
         if code is None:
             return self.host.gone or "its connection was cut"
         if code >= 0:
@@ -94,5 +194,5 @@ class WorkerRecord:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        hint = ", most likely for lack of memory" if self.out_of_memory else ""
         return f"its process was ended by {name}{hint}"

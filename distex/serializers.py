@@ -10,6 +10,7 @@ list of segments and sent from where they lie.
 
 import importlib
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,13 +56,29 @@ def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     before = len(segments) if segments is not None else 0
     try:
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=_collector(segments))
-        if b"__main__" not in data:
+        if b"__main__" not in data and not _names_by_value(data):
             return data
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
     if segments is not None:
         del segments[before:]
     return _cloudpickle_dumps(obj, segments)
+
+
+def by_value(module: str) -> bool:
+    """Whether cloudpickle was told to pickle by value what is in a module."""
+    return any(module == name or module.startswith(f"{name}.") for name in _registry())
+
+
+def _registry() -> set[str]:
+    """Names of the modules that cloudpickle was told so of, by somebody who has imported it."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
+
+
+def _names_by_value(data: bytes) -> bool:
+    """Whether a pickle may refer to something in these modules."""
+    return any(name.encode() in data for name in _registry())
 
 
 def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:

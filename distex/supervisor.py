@@ -1,8 +1,11 @@
 """The part of a running pool that lives on its loop: starts, watches, replaces and stops workers.
 
-    Launcher ──> nanny ──fork──> worker ──connects back──> Greeter ──> Dispatcher
-                   │                                          │
-                   └─Started, Exited──> Supervisor <──────────┘ Hello, Ready, connection lost
+    Launcher ──> nanny ──fork──> worker ──connects back──> Listener, Greeter ──> Dispatcher
+                   │                                           │
+                   └─Started, Exited──> Supervisor <───────────┘ Hello, Ready, connection lost
+                                            ▲
+     hosts and workers that ──> Elastic ────┘
+     come and go
 """
 
 import asyncio
@@ -11,27 +14,24 @@ import hmac
 import logging
 import os
 import secrets
-import shutil
 import signal
-import socket
 import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
-from distex import messages, options, serializers
+from distex import messages, options, serializers, versions
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
-from distex._core.framing import HELLO_LIMIT_BYTES
 from distex._core.lane import Lane
-from distex._core.protocol import StreamConnection
+from distex.elastic import Elastic
 from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
-from distex.greeter import Greeter
+from distex.launch.hosts import TcpOptions
 from distex.launch.stream import Launcher
-from distex.records import HostRecord, WorkerRecord
+from distex.listener import Listener
+from distex.output import Output, OutputLine, sink
+from distex.records import HostRecord, Statistics, WorkerRecord
 
 logger = logging.getLogger("distex")
 
@@ -49,6 +49,17 @@ class Settings:
     func_pickle: int = options.PickleType.cloudpickle
     data_pickle: int = options.PickleType.pickle
     spin: float = 0.0
+    localhost: str = ""
+    localport: int = 0
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    on_worker_lost: Callable[[WorkerLost], object] | None = None
+    modules: bytes = b""  # from shipping.pack()
+    output: Output = None
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether workers may come by themselves."""
+        return bool(self.localhost or self.localport)
 
 
 class Supervisor:
@@ -67,18 +78,19 @@ class Supervisor:
         self.dispatcher = Dispatcher(
             self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
             settings.spin)
-        self.strangers: set[Greeter] = set()
-        self.violations = 0  # connections that were dropped for what they sent
+        self.workers_lost = 0
+        self.tasks_lost = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
+        self.elastic = Elastic(self)
+        self.listener = Listener(
+            self.loop, self, settings.localhost, settings.localport, settings.tcp,
+            self.elastic.join)
+        self.hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
-        self._folder: str | None = None
-        self._server: asyncio.AbstractServer | None = None
-        self._address: tuple[str, int] = ("", 0)
-        self._hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
+        self._sink = sink(settings.output)
         self._workers: dict[int, WorkerRecord] = {}
         self._next_number = 1
-        self._connections: set[Any] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._started: asyncio.Future[None] = self.loop.create_future()
         # a failure is told to whoever waits; that nobody does is no reason to log it
         self._started.add_done_callback(lambda future: future.exception())
@@ -96,6 +108,7 @@ class Supervisor:
         """
         try:
             await self._prepare()
+            self.look_whether_ready()
             await asyncio.wait_for(asyncio.shield(self._started), self._start_timeout)
         except BaseException as exc:
             error = exc
@@ -113,72 +126,46 @@ class Supervisor:
 
     @property
     def _start_timeout(self) -> float:
-        return options.START_TIMEOUT + options.START_TIMEOUT_PER_WORKER * self.expected_workers
+        return options.start_timeout(self.expected_workers)
 
     async def _prepare(self) -> None:
         if self.settings.initializer is not None:
             segments: list[Any] = []
             functions = serializers.for_functions(self.settings.func_pickle)
             self.initializer = functions.dumps(self.settings.initializer, segments), segments
-        options.raise_file_limit(64 + 3 * self.expected_workers)
-        await self._listen()
+        self.make_room()
+        if self.settings.may_be_joined:
+            await self.listener.open_tcp()
         try:
             async with asyncio.TaskGroup() as launches:
-                for host in self._hosts:
-                    task = launches.create_task(self._launch(host))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                for host in self.hosts:
+                    self.keep(launches.create_task(self.launch(host)))
         except BaseExceptionGroup as group:  # the others have been cancelled
             raise group.exceptions[0] from group.exceptions[0].__cause__
 
     @property
     def expected_workers(self) -> int:
         """Workers that there should be, as far as is known."""
-        return sum(host.wanted or 1 for host in self._hosts)
+        return sum(1 if host.wanted is None else host.wanted for host in self.hosts)
 
-    async def _listen(self) -> None:
-        backlog = min(4096, self.expected_workers + 16)
-        if hasattr(socket, "AF_UNIX"):
-            self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
-            path = str(Path(self._folder, "pool"))
-            sock = socket.socket(socket.AF_UNIX)
-            sock.bind(path)
-            sock.listen(backlog)
-            sock.setblocking(False)
-            self._server = await self.loop.create_unix_server(
-                self._meet, sock=sock, backlog=backlog)
-        else:  # Windows; untested
-            self._server = await self.loop.create_server(
-                self._meet, "127.0.0.1", 0, backlog=backlog)
-            self._address = self._server.sockets[0].getsockname()[:2]
+    def make_room(self) -> None:
+        """See that there can be files open for all workers; OSError: there can't."""
+        options.raise_file_limit(64 + 3 * self.expected_workers)
 
-    def _meet(self) -> Any:
-        connection = StreamConnection(self.loop, Greeter(self), HELLO_LIMIT_BYTES)
-        connection.on_violation = lambda exc: self._count_violation(connection, exc)
-        connection.on_lost = self._connections.discard
-        self._connections.add(connection)
-        return connection
+    def keep(self, task: "asyncio.Task[Any]") -> None:
+        """Have a task cancelled, and waited for, if the pool ends before it does."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _count_violation(self, connection: Any, exc: Exception) -> None:
-        self.violations += 1
-        logger.warning("distex: a connection was dropped: %s", exc)
-
-    def drop(self, connection: Any, reason: str) -> None:
-        """Drop a connection that is not one of the pool's."""
-        self._count_violation(connection, ProtocolError(reason))
-        connection.abort()
-
-    async def _launch(self, host: HostRecord) -> None:
+    async def launch(self, host: HostRecord) -> None:
+        """Start a nanny on the host, which then starts its workers; HostError: why it can't be."""
+        assert host.launcher is not None
         host.gone = ""
         host.nanny = None
         host.serves = False
-        host.nanny = await host.launcher.launch(host, self._unix_path, self._meet)
+        host.nanny = await host.launcher.launch(host, self.listener)
         if host.serves:  # its message was here sooner
             self._configure(host)
-
-    @property
-    def _unix_path(self) -> str:
-        return str(Path(self._folder, "pool")) if self._folder else ""
 
     def _configure(self, host: HostRecord) -> None:
         """The nanny serves: tell it what its workers need to know, and have them started."""
@@ -186,24 +173,29 @@ class Supervisor:
         host.send(messages.Configure(
             token=self._token,
             unix_path=host.nanny.unix_path,
-            host=self._address[0],
-            port=self._address[1],
-            sys_path=[entry or os.getcwd() for entry in sys.path] if host.launcher.is_local else [],
+            host=host.nanny.address[0],
+            port=host.nanny.address[1],
+            sys_path=[entry or os.getcwd() for entry in sys.path] if host.is_local else [],
+            modules=self.settings.modules,
+            versions=versions.needed(
+                self.settings.func_pickle, self.settings.data_pickle),
+            output=self.settings.output is not None or not host.nanny.prints,
             argv=list(sys.argv),
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
             data_pickle=self.settings.data_pickle,
             spin=self.settings.spin,
         ))
-        assert host.wanted is not None
-        for _ in range(host.wanted - len(host.workers)):
-            self._spawn(host)
+        self.fill(host)
 
-    def _spawn(self, host: HostRecord) -> None:
-        worker = WorkerRecord(self._next_number, host)
-        self._next_number += 1
-        self._workers[worker.number] = host.workers[worker.number] = worker
-        host.send(messages.Spawn(worker.number))
+    def fill(self, host: HostRecord) -> None:
+        """Have as many workers started on the host as it lacks."""
+        assert host.wanted is not None
+        for _ in range(host.wanted - len(host.staying)):
+            worker = WorkerRecord(self._next_number, host)
+            self._next_number += 1
+            self._workers[worker.number] = host.workers[worker.number] = worker
+            host.send(messages.Spawn(worker.number))
 
     def recognise(self, hello: messages.Hello) -> WorkerRecord:
         """The worker that says hello; ProtocolError if it is none of ours."""
@@ -228,7 +220,7 @@ class Supervisor:
             connection.abort()
             return
         if (record.link is None or record.link.lane is not None
-                or not record.host.launcher.is_local):
+                or not record.host.is_local):
             raise ProtocolError(f"worker {hello.number} was not asked for a lane")
         fd = os.dup(connection.transport.get_extra_info("socket").fileno())
         connection.abort()
@@ -239,19 +231,23 @@ class Supervisor:
         """The worker's initializer is done."""
         if ready.error is not None:
             cause = load_exception(ready.error, record)
-            self.start_failed(f"the initializer failed: {ready.error[0]}", cause)
+            self._host_failed(record.host, f"the initializer failed: {ready.error[0]}", cause)
             return
         record.ready = True
         record.host.deaths_in_series = 0
-        record.link = self.dispatcher.connect(
-            record.connection, record, record.host.launcher.is_local)
+        record.link = self.dispatcher.connect(record.connection, record, record.host.is_local)
         record.connection.handler = record.link
-        if self.settings.spin and record.host.launcher.is_local:
+        if self.settings.spin and record.host.is_local:
             record.connection.enable_polling()
+        self.look_whether_ready()
+        self.elastic.look_whether_grown(record.host)
+
+    def look_whether_ready(self) -> None:
+        """Say so once all workers that were asked for at first are ready."""
         if not self._started.done() and all(
-                host.wanted is not None and host.wanted <= len(host.workers)
-                and all(worker.ready for worker in host.workers.values())
-                for host in self._hosts):
+                host.is_complete for host in self.hosts if host.launcher is not None):
+            for host in self.hosts:
+                host.settled = host.is_complete
             self.running = True
             self._started.set_result(None)
 
@@ -265,6 +261,13 @@ class Supervisor:
             logger.error("distex: the pool is broken: %s", reason)
             self.stop_soon(error)
 
+    def _host_failed(
+        self, host: HostRecord, reason: str, cause: BaseException | None = None
+    ) -> None:
+        """A host is no use, and with it the pool, unless only the host was to be added."""
+        if self._stopping is None and not self.elastic.failed(host, reason, cause):
+            self.start_failed(reason, cause)
+
     # --- watching
 
     def nanny_says(self, host: HostRecord, message: Any) -> None:
@@ -272,16 +275,30 @@ class Supervisor:
         if isinstance(message, messages.Serving):
             refusal = messages.refusal(message)
             if refusal is not None:
-                self.start_failed(refusal)
+                self._host_failed(host, refusal)
                 return
             if host.wanted is None:
                 host.wanted = message.cpus
+            if host.launcher is None:
+                self.elastic.joined(host, message)
             host.serves = True
             if host.nanny is not None:
                 self._configure(host)
             return
+        if isinstance(message, messages.Printed):
+            self._print(host, message)
+            return
         if isinstance(message, messages.Failed):
-            self.start_failed(f"the nanny on {host.name} can't start workers: {message.reason}")
+            self._host_failed(
+                host, f"the nanny on {host.name} can't start workers: {message.reason}")
+            return
+        if isinstance(message, messages.Leaving):
+            self.elastic.leave(host)
+            return
+        if isinstance(message, messages.Memory):
+            for number, memory in message.resident.items():
+                if number in host.workers:
+                    host.workers[number].memory = memory
             return
         worker = host.workers.get(message.number)
         if worker is None:
@@ -291,20 +308,30 @@ class Supervisor:
             worker.exited = message
             self.worker_changed(worker)
 
+    def _print(self, host: HostRecord, printed: messages.Printed) -> None:
+        """A worker has printed something."""
+        stream = "stderr" if printed.stream == 2 else "stdout"
+        for text in printed.lines.decode(errors="replace").split("\n"):
+            try:
+                self._sink(OutputLine(host.name, printed.pid, stream, text))
+            except Exception:
+                logger.exception("distex: what worker %d on %s printed can't be passed on",
+                                 printed.pid, host.name)
+
     def nanny_gone(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
         if not all(worker.ready for worker in host.workers.values()):
             host.deaths_in_series += 1
         for worker in list(host.workers.values()):
-            self._bury(worker)
-        if self._stopping is not None:
+            self.bury(worker)
+        if self._stopping is not None or host.leaving or self.elastic.let_go(host):
             return
-        if not self._started.done():
-            self.start_failed(
-                f"the nanny on {host.name} ended before its workers were ready: {host.gone}")
+        if not host.settled:
+            self._host_failed(
+                host, f"the nanny on {host.name} ended before its workers were ready: {host.gone}")
             return
         logger.warning("distex: the nanny on %s is gone and is started anew", host.name)
-        self._background(self._replace_nanny(host))
+        host.replacing = self._background(self._replace_nanny(host))
 
     async def _replace_nanny(self, host: HostRecord) -> None:
         if host.nanny is not None:
@@ -313,7 +340,7 @@ class Supervisor:
         while True:
             await self._back_off(host)
             try:
-                await self._launch(host)
+                await self.launch(host)
                 return
             except HostError as exc:
                 waited = self.loop.time() - since
@@ -325,11 +352,11 @@ class Supervisor:
     def worker_changed(self, record: WorkerRecord) -> None:
         """Its connection or its process is gone: wait a moment for the other, which tells more."""
         if record.exited is not None and record.connection is None:
-            self._bury(record)
+            self.bury(record)
         elif record.timer is None:
-            record.timer = self.loop.call_later(EXIT_GRACE, self._bury, record)
+            record.timer = self.loop.call_later(EXIT_GRACE, self.bury, record)
 
-    def _bury(self, record: WorkerRecord) -> None:
+    def bury(self, record: WorkerRecord) -> None:
         """The worker is gone for good."""
         if record.timer is not None:
             record.timer.cancel()
@@ -341,25 +368,34 @@ class Supervisor:
         if record.exited is None:  # it may still be there, cut off
             record.host.send(messages.Kill(record.number, signal.SIGTERM))
         if record.link is not None:
-            started = record.exited.started_id if record.exited is not None else None
-            record.link.lose(started, lambda task: self._lost(record, task))
-        if self._stopping is not None:
+            exited = record.exited
+            record.link.lose(
+                exited.started_id if exited is not None else None,
+                lambda task: self._lost(record, task),
+                exited.item if exited is not None else -1)
+        if not record.gone.done():
+            record.gone.set_result(None)
+        if self._stopping is not None or record.leaving or record.host.leaving:
             return
+        if not record.revoked:
+            self._tell_lost(record)
         host = record.host
-        if not record.ready and not (host.gone and self._started.done()):
+        if not record.ready and not (host.gone and host.settled):
             host.deaths_in_series += 1
             reason = f"{record} was not ready yet when it was lost: {record.obituary()}"
-            if not self._started.done() or host.deaths_in_series > options.RESPAWN_LIMIT:
-                self.start_failed(reason)
+            if (not host.settled or self.elastic.is_growing(host)
+                    or host.deaths_in_series > options.RESPAWN_LIMIT):
+                self._host_failed(host, reason)
                 return
         if not host.gone:
-            logger.warning("distex: %s is lost: %s", record, record.obituary())
+            logger.log(logging.INFO if record.revoked else logging.WARNING,
+                       "distex: %s is lost: %s", record, record.obituary())
             self._background(self._replace_worker(host))
 
     async def _replace_worker(self, host: HostRecord) -> None:
         await self._back_off(host)
-        if not host.gone and self._stopping is None:
-            self._spawn(host)
+        if not host.gone and not host.leaving and self._stopping is None:
+            self.fill(host)
 
     async def _back_off(self, host: HostRecord) -> None:
         if host.deaths_in_series:
@@ -370,23 +406,44 @@ class Supervisor:
         delay: float = options.RESPAWN_DELAY * 2 ** min(host.deaths_in_series - 1, 30)
         return min(delay, options.RECONNECT_DELAY_MAX)
 
-    def _background(self, coroutine: Any) -> None:
+    def _background(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
+        self.keep(task)
         task.add_done_callback(self._background_done)
+        return task
 
-    def _background_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _background_done(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             self.start_failed(f"a worker can't be replaced: {task.exception()}", task.exception())
 
+    def _tell_lost(self, record: WorkerRecord) -> None:
+        """Whoever wants to know of each loss."""
+        self.workers_lost += 1
+        if self.settings.on_worker_lost is not None:
+            try:
+                self.settings.on_worker_lost(WorkerLost(
+                    f"{record} was lost: {record.obituary()}", record.host.name, record.pid,
+                    record.exitcode, out_of_memory=record.out_of_memory))
+            except Exception:
+                logger.exception("distex: on_worker_lost failed")
+
     def _lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
+        self.tasks_lost += 1
+        advice = "submit the task again if it is safe to run it twice"
+        if task.losses > 1:
+            advice = f"the task has lost {task.losses} workers and is given up"
         return WorkerLost(
-            f"{record} was lost while it ran {task.name}: {record.obituary()}. "
-            "The pool goes on; submit the task again if it is safe to run it twice",
-            record.host.name, record.pid, record.exitcode, task.name)
+            f"{record} was lost while it ran {task.name} (task {task.wire_id}): "
+            f"{record.obituary()}. The pool goes on; {advice}",
+            record.host.name, record.pid, record.exitcode, task.name, task.wire_id,
+            record.out_of_memory)
 
     # --- stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the pool is being ended, or has ended."""
+        return self._stopping is not None
 
     def stop_soon(self, error: BaseException | None = None) -> "asyncio.Task[None]":
         """Begin to end the pool, if that has not begun yet; what is to be awaited for the end."""
@@ -395,12 +452,23 @@ class Supervisor:
         return self._stopping
 
     async def drained(self) -> None:
-        """Wait until no task waits or runs, or the pool is being ended."""
-        while self.dispatcher.outstanding and self._stopping is None:
+        """Wait until no task waits or runs, or none of them can be done, or the pool is being
+        ended."""
+        while self.dispatcher.outstanding and self.can_work and self._stopping is None:
             if self._drain is None:
                 self._drain = self.loop.create_future()
                 self.dispatcher.on_drained = self._wake_drained
             await asyncio.shield(self._drain)
+
+    @property
+    def can_work(self) -> bool:
+        """Whether there are workers, or some are to come."""
+        return bool(self._workers) or any(host.wanted != 0 for host in self.hosts)
+
+    def look_whether_drained(self) -> None:
+        """A host is gone: who waits for tasks to be done may do so in vain."""
+        self.dispatcher.on_drained = None
+        self._wake_drained()
 
     def _wake_drained(self) -> None:
         if self._drain is not None:
@@ -433,10 +501,7 @@ class Supervisor:
             task.cancel()
         if self._tasks:  # a nanny that was being launched is taken down
             await asyncio.wait(self._tasks)
-        if self._server is not None:
-            self._server.close()
-        for greeter in list(self.strangers):
-            greeter.connection.abort()
+        self.listener.close()
         idle = error is None and self.running and not self.dispatcher.outstanding
         grace = options.STOP_TIMEOUT if idle else 0.0
         for record in self._workers.values():
@@ -445,9 +510,9 @@ class Supervisor:
             elif record.link is None:  # it would not hear of it before it is ready
                 record.host.send(messages.Kill(record.number, signal.SIGTERM))
         self.dispatcher.close(self._closed_error(error))
-        for host in self._hosts:
+        for host in self.hosts:
             host.send(messages.Stop(grace))
-        nannies = [host.nanny for host in self._hosts if host.nanny is not None]
+        nannies = [host.nanny for host in self.hosts if host.nanny is not None]
         await asyncio.gather(
             *(nanny.wait(grace + EXIT_GRACE) for nanny in nannies), return_exceptions=True)
         for nanny in nannies:
@@ -455,20 +520,10 @@ class Supervisor:
         for record in list(self._workers.values()):
             if record.connection is not None:
                 record.connection.abort()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self.listener.remove()
         self.initializer = (b"", [])
         self.running = False
-        await self._close_connections()
-
-    async def _close_connections(self) -> None:
-        """Close all that are open, those too that came in at the last moment, such as lanes."""
-        deadline = self.loop.time() + EXIT_GRACE
-        while self._connections and self.loop.time() < deadline:
-            for connection in list(self._connections):
-                connection.abort()
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
+        await self.listener.close_connections()
 
     @staticmethod
     def _closed_error(error: BaseException | None) -> Callable[[Task], BaseException]:
@@ -483,11 +538,21 @@ class Supervisor:
 
     def kill(self) -> None:
         """End every process at once, when there is no loop any more to do it in order."""
-        for host in self._hosts:
+        for host in self.hosts:
             if host.nanny is not None:
                 host.nanny.kill()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self.listener.remove()
+
+    def statistics(self) -> Statistics:
+        """What has happened so far; from any thread."""
+        dispatcher = self.dispatcher
+        return Statistics(
+            tasks_done=dispatcher.tasks_done + sum(link.tasks_done for link in dispatcher.links),
+            tasks_lost=self.tasks_lost,
+            tasks_retried=dispatcher.tasks_retried,
+            workers_lost=self.workers_lost,
+            connections_dropped=self.listener.dropped,
+        )
 
     @property
     def started(self) -> "asyncio.Future[None]":
@@ -496,10 +561,14 @@ class Supervisor:
 
     @property
     def total_workers(self) -> int:
-        """Workers that are ready."""
-        return sum(record.ready for record in self._workers.values())
+        """Workers that are ready for tasks."""
+        return sum(record.ready and not record.leaving for record in self.workers())
+
+    def workers(self) -> list[WorkerRecord]:
+        """All workers, in the order in which they were started. May be called from any thread."""
+        return sorted(self._workers.values(), key=lambda record: record.number)
 
     def links(self) -> list[WorkerLink]:
-        """The workers that are ready, in the order in which they were started."""
-        records = sorted(self._workers.values(), key=lambda record: record.number)
-        return [record.link for record in records if record.link is not None]
+        """The workers that are ready for tasks, in the order in which they were started."""
+        return [record.link for record in self.workers()
+                if record.link is not None and not record.leaving]

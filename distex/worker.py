@@ -11,11 +11,13 @@ import contextlib
 import functools
 import inspect
 import os
+import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from distex import serializers
+from distex import interrupts, serializers, versions
 from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
@@ -32,6 +34,7 @@ from distex.messages import (
     encode,
 )
 from distex.namespace import Namespace
+from distex.notes import PAGE_BYTES
 from distex.options import LoopType
 
 HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
@@ -57,10 +60,11 @@ def loop_factory(kind: int) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def preload(config: Configure | None) -> None:
-    """Import what a worker with this configuration will need."""
+    """Import what a worker with this configuration will need; HostError if it does not fit."""
     import cloudpickle  # noqa: F401
 
     if config is not None:
+        versions.check(config.versions)
         loop_factory(config.loop_type)
         serializers.for_functions(config.func_pickle)
         serializers.for_data(config.data_pickle)
@@ -90,6 +94,20 @@ class LaneRunner(Runner):
         self.number = number
         self.shared_page = page
 
+    def in_fork(self) -> None:
+        """A task has forked. The child is cut off from the pool, as two would answer and two would
+        read what comes; it ends where the task ends."""
+        if self.forked:
+            return
+        self.forked = True
+        transport = self.connection.transport
+        if transport is not None:
+            nobody, self.kept_open = socket.socketpair()
+            os.dup2(nobody.fileno(), transport.get_extra_info("socket").fileno(), False)
+            nobody.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, or another thread's
+            self.loop.call_soon(os._exit, 0)
+
     def _hello(self, lane: bool) -> None:
         self._say(HELLO, Hello(
             token=self.config.token, number=self.number, pid=os.getpid(), lane=lane))
@@ -105,11 +123,14 @@ class LaneRunner(Runner):
 class Worker(LaneRunner):
     """Runs what comes by the worker's main connection, and does what else the pool says."""
 
+    gone = False  # the connection, and with it the worker's purpose
+
     def connected(self, connection: Any) -> None:
         Runner.connected(self, connection)
         self._hello(lane=False)
 
     def disconnected(self, exc: Exception | None) -> None:
+        self.gone = True
         self.loop.stop()
 
     def control(
@@ -129,6 +150,7 @@ class Worker(LaneRunner):
             super().control(kind, flags, aux, id, body, segments)
 
     async def _open(self, lane: LaneRunner) -> None:
+        watch_forks(lane)
         with contextlib.suppress(OSError):  # the pool has ended in the meantime
             await connect(self.config, lane)
 
@@ -145,8 +167,8 @@ class Worker(LaneRunner):
         self._say(READY, Ready(error))
 
 
-async def connect(config: Configure, worker: Runner) -> None:
-    """Connect to the pool's server."""
+async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None = None) -> None:
+    """Connect to the pool."""
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
@@ -154,25 +176,50 @@ async def connect(config: Configure, worker: Runner) -> None:
         if config.spin:
             connection.enable_polling()
     else:
-        await loop.create_connection(lambda: connection, config.host, config.port)
+        await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
 
 
-def main(config: Configure, number: int, page: Any) -> None:
+def watch_forks(runner: LaneRunner) -> None:
+    """Have it told of the forks of this process, in them."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=runner.in_fork)
+
+
+def run(worker: Worker) -> None:
+    """Run its loop until its connection is gone, whatever tasks do to the loop meanwhile."""
+    while not worker.gone:
+        try:
+            worker.loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as exc:  # not in a task of the pool's: it has those
+            worker.loop.call_exception_handler(
+                {"message": "raised in a callback, or a task, that was left behind",
+                 "exception": exc})
+
+
+def main(
+    config: Configure, number: int, page: Any, tls: ssl.SSLContext | None = None
+) -> None:
     """Be a worker until the pool says goodbye or is gone.
 
     Args:
         config: what the nanny was told.
         number: the worker's number in its pool.
-        page: memory shared with the nanny, at least 16 bytes, zeroed.
+        page: shared with the nanny, see notes.py.
+        tls: for a pool that is reached by TCP.
     """
     loop = loop_factory(config.loop_type)()
     asyncio.set_event_loop(loop)
-    worker = Worker(loop, config, number, memoryview(page).cast("Q"))
+    worker = Worker(loop, config, number, page)
+    watch_forks(worker)
+    interrupts.let_in(page)
     try:
-        loop.run_until_complete(connect(config, worker))
+        loop.run_until_complete(connect(config, worker, tls))
     except (ConnectionError, FileNotFoundError):  # the pool is gone already
         return
-    loop.run_forever()
+    except OSError as exc:
+        print(f"distex: a worker can't connect to its pool: {exc}", file=sys.stderr)
+        return
+    run(worker)
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -188,4 +235,4 @@ def spawned() -> None:
     assert isinstance(spawn, Spawn)
     sys.path[:] = config.sys_path
     sys.argv[:] = config.argv
-    main(config, spawn.number, bytearray(16))
+    main(config, spawn.number, memoryview(bytearray(PAGE_BYTES)).cast("Q"))

@@ -40,6 +40,16 @@ cdef class FunctionTable:
     cdef unsigned long thread
 
 
+cdef class Limits:
+    # workers that a task may lose and yet be tried again
+    cdef readonly int retries
+    # seconds from its submission in which it has to be done; 0: any time
+    cdef readonly double timeout
+    # seconds between the interrupt of a plain function whose task is cancelled and the end of its
+    # worker; 0: its end at once; negative: it is left alone
+    cdef readonly double grace
+
+
 cdef class Task:
     cdef readonly Function function
     cdef readonly tuple args
@@ -54,6 +64,10 @@ cdef class Task:
     cdef bint pinned
     cdef int kind
     cdef int flags
+    # what it was submitted with, or None; workers that it has lost; the end of its time
+    cdef public Limits limits
+    cdef readonly int losses
+    cdef object timer
 
     cdef bint start(self) except -1
     cdef bint put_native(self, Buffer out, Codec codec) except -1
@@ -63,10 +77,13 @@ cdef class Task:
                      double spent_ns) except -1
     cdef int learn(self, uint32_t done, double spent_ns) except -1
     cdef list on_returned(self, uint32_t done, double spent_ns)
+    cdef list on_lost(self, object make_exception, Py_ssize_t item)
     cdef int succeed(self, object value) except -1
     cdef int fail(self, object exc) except -1
+    cdef int expire(self, object exc) except -1
     cdef int drop(self) except -1
     cdef int cancelled_remotely(self) except -1
+    cdef int stop_timer(self) except -1
 
 
 cdef class WorkerLink(FrameHandler):
@@ -85,6 +102,9 @@ cdef class WorkerLink(FrameHandler):
     cdef bint idle_listed
     cdef readonly bint lost
     cdef readonly bint retiring
+    # told once it is retiring and has nothing left to do
+    cdef object on_retired
+    # calls that it has answered
     cdef readonly uint64_t tasks_done
     # the worker's lane, whether it was asked for or is not to be, and the call that has it
     cdef public object lane
@@ -129,6 +149,10 @@ cdef class Dispatcher:
     # makes the exception that says why no task can be taken any more, or None
     cdef readonly object closed
 
+    # tasks done by workers that are gone, and those that were sent again after a loss
+    cdef readonly uint64_t tasks_done
+    cdef readonly uint64_t tasks_retried
+
     # busy polling: for how many seconds, until when, and whether it goes on
     cdef readonly double spin
     cdef double spin_end
@@ -140,5 +164,6 @@ cdef class Dispatcher:
     cdef int release(self, WorkerLink link) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
+    cdef bint starts(self, Task task) except -1
     cpdef int submit(self, Task task) except -1
     cdef int pump(self, WorkerLink hint) except -1

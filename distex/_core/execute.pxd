@@ -60,8 +60,10 @@ cdef class Runner(FrameHandler):
     cdef int64_t spin_ns
     cdef int64_t spin_end_ns
     cdef bint spinning
-    # shared with the nanny: id of the last task started, of the last one done
+    # shared with the nanny, see distex/notes.py
     cdef uint64_t[::1] page
+    # this process is a fork that a task has made of the worker
+    cdef public bint forked
 
     cdef int _begin_turn(self) except -1
     cdef int _flush(self) except -1
@@ -76,6 +78,7 @@ cdef class Runner(FrameHandler):
     cdef int _send_results(self, Job job, int kind) except -1
     cdef int _send_value(self, uint64_t id, int flags, int64_t ns, object value) except -1
     cdef int _send_error(self, uint64_t id, int flags, object exc) except -1
+    cdef int _leave_fork(self) except -1
     cdef int _await(self, Job job, object awaitable) except -1
     cdef int _cancel(self, uint64_t id) except -1
     cdef int _give_back(self) except -1

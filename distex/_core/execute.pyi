@@ -16,6 +16,7 @@ class Job: ...
 
 @disjoint_base
 class Runner(FrameHandler):
+    forked: bool
     def __init__(
         self,
         loop: AbstractEventLoop,

@@ -9,7 +9,7 @@ cdef class Values:
 
 
 cdef class Flatten(Values):
-    pass
+    cdef object on_close
 
 
 cdef class AsyncFlatten(Values):

@@ -1,6 +1,6 @@
 """What Python code sees of _core/flatten.pyx. What a function returns is not known to the types."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
 from typing_extensions import disjoint_base
@@ -9,8 +9,11 @@ from typing_extensions import disjoint_base
 class Values:
     def __init__(self, lists: Any) -> None: ...
 
+@disjoint_base
 class Flatten(Values):
-    def __init__(self, lists: Iterator[list[Any]]) -> None: ...
+    def __init__(
+        self, lists: Iterator[list[Any]], on_close: Callable[[], object] | None = None
+    ) -> None: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
     def close(self) -> None: ...

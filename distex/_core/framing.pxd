@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
-cdef struct Header:
+cdef packed struct Header:
     uint8_t kind
     uint8_t flags
     uint16_t segments

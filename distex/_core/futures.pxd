@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from distex._core.codec cimport Codec, Cursor
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Task
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.lane cimport Lane
 
 
@@ -18,6 +18,7 @@ cdef class AsyncTask(Task):
     cdef bint unseen
 
     cdef int finish(self, int state, object value) except -1
+    cdef int _hand_over(self, int state, object value) except -1
     cdef int _set(self, int state, object value) except -1
 
 
@@ -47,13 +48,15 @@ cdef class ChunkTask(Task):
     cdef object tail_error
     # how many values have come; how many calls had taken how long when that was last looked at, and
     # what one of the latest took
-    cdef uint32_t received
+    cdef readonly uint32_t received
     cdef uint32_t known_calls
     cdef double known_ns
     cdef double latest_ns
-    # the chunks that follow it, as it was given back by a worker in part
+    # the chunks that follow it, as it was given back by a worker in part, or lost with one
     cdef readonly list successors
 
+    cdef ChunkTask _piece(self, list items)
+    cdef int _become(self, list pieces) except -1
     cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
@@ -66,6 +69,9 @@ cdef class Caller:
     cdef object future_class
     # the ways to the callers' loops that are not the pool's
     cdef object inboxes
+    # what is asked of tasks, if nothing else is said
+    cdef readonly Limits limits
 
     cdef Function _function(self, object func)
+    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task)
     cdef int _exchange(self, Lane lane, Task task) except -1

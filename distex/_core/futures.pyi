@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from typing_extensions import disjoint_base
 
-from distex._core.dispatch import Dispatcher, Function, Task
+from distex._core.dispatch import Dispatcher, Function, Limits, Task
 
 LOSS_TIMEOUT: int
 
@@ -88,6 +88,8 @@ class ChunkTask(Task):
     @property
     def cancelled(self) -> bool: ...
     @property
+    def received(self) -> int: ...
+    @property
     def successors(self) -> list[ChunkTask] | None: ...
     def take(self) -> list[Any] | None: ...
     def cancel(self) -> None: ...
@@ -105,7 +107,10 @@ class Caller:
         dispatcher: Dispatcher,
         cache: _FunctionCache,
         future_class: type[ConcurrentTask],
+        limits: Limits | None = None,
     ) -> None: ...
+    @property
+    def limits(self) -> Limits | None: ...
     def call_async(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncTask: ...

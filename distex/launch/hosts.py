@@ -1,4 +1,4 @@
-"""'ssh://user@maxi:10022/8' -> HostSpec, and what such a URL can't say: SshOptions."""
+"""'ssh://user@maxi:10022/8' -> HostSpec, and what such a URL can't say: SshOptions, TcpOptions."""
 
 import os
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distex.errors import HostError
+from distex.options import CONNECT_TIMEOUT, KEEPALIVE
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -45,14 +46,42 @@ class SshOptions:
     known_hosts: Paths = ()
     python: str = ""
     working_directory: str = ""
-    keepalive: float = 12.0  # seconds
-    connect_timeout: float = 20.0  # seconds
+    keepalive: float = KEEPALIVE  # seconds
+    connect_timeout: float = CONNECT_TIMEOUT  # seconds
     config: Paths = ()
 
     def __post_init__(self) -> None:
-        for name in ("keepalive", "connect_timeout"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise HostError(f"{name} must be a number of seconds, more than 0")
+        _check_times(self.keepalive, self.connect_timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpOptions:
+    """How a pool works with hosts that are not reached by ssh: those that run
+    ``python -m distex.server``, and those whose workers join by ``python -m distex worker``.
+
+    Attributes:
+        secret: file with the secret that they share; empty: the file that the environment
+            variable DISTEX_SECRET names, or ``~/.config/distex/secret.pem``.
+        keepalive: seconds in which a host that is cut off is noticed. There, nanny and workers
+            end when they have heard nothing for 8 times as long.
+        connect_timeout: seconds to connect.
+
+    Raises:
+        HostError: a time is not more than 0.
+    """
+
+    secret: str | os.PathLike[str] = ""
+    keepalive: float = KEEPALIVE  # seconds
+    connect_timeout: float = CONNECT_TIMEOUT  # seconds
+
+    def __post_init__(self) -> None:
+        _check_times(self.keepalive, self.connect_timeout)
+
+
+def _check_times(keepalive: float, connect_timeout: float) -> None:
+    for name, value in (("keepalive", keepalive), ("connect_timeout", connect_timeout)):
+        if not 0 < value < float("inf"):
+            raise HostError(f"{name} must be a number of seconds, more than 0")
 
 
 @dataclass(frozen=True)
@@ -69,7 +98,7 @@ class HostSpec:
         is_ssh: whether the host is reached by ssh.
         user: the user there, or None: as ssh is configured.
         host: name or address.
-        port: or None: the usual one.
+        port: or None: the usual one, for the spawn server 8899.
         num_workers: or None: as many as the host has CPUs.
 
     Raises:
@@ -110,6 +139,11 @@ class HostSpec:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def key(self) -> object:
+        """The same for all specifications of one host."""
+        return self.is_ssh, self.user, self.host, self.port
 
     def __str__(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"

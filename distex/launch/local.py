@@ -5,28 +5,75 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from distex.launch.stream import NannyListener, NannyStream
+from distex.launch.stream import Entrance, NannyListener, NannyStream
 
 POLL_INTERVAL = 0.005  # seconds between looks whether a process has ended that was told to
 # the garbage collector finds nothing in what is being imported, and takes 12 of 100 ms for that;
 # the nanny enables it when it has imported all
 BOOT = ("import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); "
-        "from distex.nanny import main; main({fd})")
+        "from distex.nanny import main; main({fd}, *sys.argv[2:])")
+
+
+def start_nanny(*arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a nanny with this interpreter, in the present working directory.
+
+    It is the leader of a session of its own: a Ctrl-C in the terminal reaches this process alone,
+    which decides what becomes of the workers.
+
+    Args:
+        arguments: of nanny.main().
+
+    Returns:
+        the process, and the socket to it, which does not block.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *_interpreter_flags(), "-c", BOOT.format(fd=theirs.fileno()),
+             str(Path(__file__).resolve().parents[2]), *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=os.getcwd(),
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    ours.setblocking(False)
+    return process, ours
+
+
+async def end_process(process: subprocess.Popen[bytes], timeout: float) -> int:
+    """Wait for a process to end, and kill it if it has not after timeout seconds; its exit code."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while (code := process.poll()) is None:
+        if loop.time() > deadline:
+            process.kill()
+        await asyncio.sleep(POLL_INTERVAL)
+    return code
 
 
 class LocalNanny:
     """A nanny process and the stream to it; see launch.stream.Nanny."""
 
+    prints = True
+
     def __init__(
-        self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str
+        self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str,
+        address: tuple[str, int],
     ) -> None:
         self._process = process
         self.stream = stream
         self.unix_path = unix_path
+        self.address = address
 
     @property
     def pid(self) -> int:
@@ -35,12 +82,8 @@ class LocalNanny:
 
     async def wait(self, timeout: float) -> None:
         """Wait for the process to end, and kill it if it has not after timeout seconds."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while self._process.poll() is None:
-            if loop.time() > deadline:
-                self._process.kill()
-            await asyncio.sleep(POLL_INTERVAL)
+        await end_process(self._process, timeout)
+        await asyncio.wait([self.stream.closed], timeout=timeout)  # its last words are on the way
 
     def kill(self) -> None:
         """End it at once, without the loop. Its workers die with it."""
@@ -55,39 +98,19 @@ def _interpreter_flags() -> list[str]:
 
 
 class LocalLauncher:
-    """Starts nannies with this interpreter, in the present working directory.
-
-    A nanny is the leader of a session of its own: a Ctrl-C in the terminal reaches the pool's
-    process alone, which decides what becomes of the workers.
-    """
+    """Starts nannies on this machine; see launch.stream.Launcher."""
 
     is_local = True
+    key: object = "this machine"
 
     def __init__(self, num_workers: int) -> None:
         self.host = socket.gethostname()
         self.num_workers: int | None = num_workers
 
-    async def launch(
-        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
-    ) -> LocalNanny:
+    async def launch(self, listener: NannyListener, entrance: Entrance) -> LocalNanny:
         """See launch.stream.Launcher."""
-        ours, theirs = socket.socketpair()
-        try:
-            boot = BOOT.format(fd=theirs.fileno())
-            package_folder = str(Path(__file__).resolve().parents[2])
-            process = subprocess.Popen(
-                [sys.executable, *_interpreter_flags(), "-c", boot, package_folder],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd=os.getcwd(),
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
+        where = await entrance.open_local()
+        process, ours = start_nanny()
         loop = asyncio.get_running_loop()
         _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
-        return LocalNanny(process, stream, unix_path)
+        return LocalNanny(process, stream, *where)

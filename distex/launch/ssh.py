@@ -21,21 +21,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distex import __version__
+from distex import __version__, versions
 from distex.errors import HostError
 from distex.launch.hosts import HostSpec, Paths
-from distex.launch.stream import NannyListener, NannyStream
-from distex.messages import PYTHON, Alive
+from distex.launch.stream import Entrance, Heartbeat, NannyListener, NannyStream
+from distex.messages import PYTHON
 from distex.options import WIRE_VERSION
 
 if TYPE_CHECKING:
     import asyncssh
 
 logger = logging.getLogger("distex")
-output = logging.getLogger("distex.output")  # what workers on other machines print
+output = logging.getLogger("distex.output")  # what nannies on other machines print
 
 WINDOW_BYTES = 16 * 1024 * 1024  # that a worker may send before we have taken it
-ALONE_FACTOR = 8  # times keepalive: when a nanny takes a silent pool for gone
 NOISE_LIMIT_BYTES = 64 * 1024  # that a login script may print before the nanny speaks
 TAIL_LINES = 20  # of stderr, kept for errors
 LINE_LIMIT_BYTES = 4096
@@ -58,6 +57,8 @@ try:
     found["distex"] = getattr(distex, "__version__", "of an unknown version")
     from distex.options import WIRE_VERSION
     found["wire"] = WIRE_VERSION
+    import cloudpickle
+    found["cloudpickle"] = cloudpickle.__version__
     from distex.nanny import serve
 except Exception:
     found["error"] = "%s: %s" % (sys.exc_info()[0].__name__, sys.exc_info()[1])
@@ -115,6 +116,7 @@ class SshLauncher:
         self.options = spec.ssh
         self.host = str(spec)
         self.num_workers = spec.num_workers
+        self.key: object = spec.key
 
     @property
     def login(self) -> str:
@@ -185,7 +187,7 @@ class SshLauncher:
     @property
     def _known_name(self) -> str:
         spec = self.spec
-        return spec.host if spec.port is None else f"'[{spec.host}]:{spec.port}'"
+        return spec.host if spec.port in (None, 22) else f"'[{spec.host}]:{spec.port}'"
 
     def _arguments(self) -> dict[str, Any]:
         """What is said to asyncssh beyond ~/.ssh/config."""
@@ -224,9 +226,7 @@ class SshLauncher:
         script += f'; exec "$p" -c {shlex.quote(_one_line(BOOT))}'
         return f"exec /bin/sh -c {shlex.quote(script)}"
 
-    async def launch(
-        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
-    ) -> "SshNanny":
+    async def launch(self, listener: NannyListener, entrance: Entrance) -> "SshNanny":
         """See launch.stream.Launcher."""
         connection = await self.connect()
         session = _NannySession(self.host, NannyStream(listener))
@@ -234,7 +234,7 @@ class SshLauncher:
         timeout = self.options.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._start_nanny(nanny, meet)
+                await self._start_nanny(nanny, entrance.meet)
         except BaseException as exc:
             try:
                 await asyncio.shield(nanny.wait(0.0))
@@ -302,6 +302,12 @@ class SshLauncher:
             raise self.error(
                 "distex", f"found distex {there} for {python}, and distex {__version__} is needed, "
                 "as here", pip)
+        ours = versions.needed()["cloudpickle"]
+        problem = versions.mismatch("cloudpickle", found.get("cloudpickle", ""), ours)
+        if problem:
+            raise self.error(
+                "distex", f"{problem} (for {python})",
+                f"ssh {self.login} {shlex.quote(python)} -m pip install cloudpickle=={ours}")
         if "folder" not in found:
             step = "tunnel" if str(found.get("error", "")).startswith("no folder") else "distex"
             raise self.error(
@@ -434,7 +440,7 @@ class _NannySession:
         for line in lines:
             text = line[:LINE_LIMIT_BYTES].decode(errors="replace").rstrip("\r")
             self._lines.append(text)
-            output.info("%s: %s", self._host, text)
+            output.info("%s: %s", self._host, text, extra={"worker_host": self._host})
 
     def tail(self) -> str:
         """The last that was written to stderr there, for errors."""
@@ -509,6 +515,8 @@ class _WorkerSession:
 class SshNanny:
     """A nanny reached by ssh, and the connection to its host; see launch.stream.Nanny."""
 
+    prints = False
+
     def __init__(
         self, launcher: SshLauncher, connection: "asyncssh.SSHClientConnection",
         session: _NannySession,
@@ -517,25 +525,18 @@ class SshNanny:
         self.session = session
         self.stream = session.stream
         self.unix_path = ""
-        self._keepalive = launcher.options.keepalive
-        self._timer: asyncio.TimerHandle | None = None
+        self.address = ("", 0)
+        self._heartbeat = Heartbeat(self.stream, launcher.options.keepalive)
 
     def take_up(self) -> None:
         """Let the pool have the stream, once it knows of this nanny."""
         loop = asyncio.get_running_loop()
         loop.call_soon(self.session.take_up)
-        self._timer = loop.call_soon(self._say_alive)  # type: ignore[assignment]
-
-    def _say_alive(self) -> None:
-        if self.session.closed.done():
-            return
-        self.stream.send(Alive(ALONE_FACTOR * self._keepalive))
-        self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._say_alive)
+        loop.call_soon(self._heartbeat.start)
 
     async def wait(self, timeout: float) -> None:
         """Wait for it to end, end it after timeout seconds, remove what it left, and hang up."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._heartbeat.stop()
         session = self.session
         if session.started and not await session.ends_within(timeout):
             session.end_input()

@@ -1,11 +1,12 @@
 """What a launcher gives the pool: a nanny somewhere, and the stream to it."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from distex.errors import ProtocolError
-from distex.messages import Message, Unpacker, pack
+from distex.messages import Alive, Message, Unpacker, pack
+
+ALONE_FACTOR = 8  # times the interval of heartbeats: when a nanny takes a silent pool for gone
 
 
 class NannyListener(Protocol):
@@ -18,11 +19,31 @@ class NannyListener(Protocol):
         """The stream has ended. Called once."""
 
 
+class Entrance(Protocol):
+    """Where workers come in to the pool."""
+
+    def meet(self) -> Any:
+        """The protocol for a connection that comes in another way."""
+
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        """Listen for workers of this machine: path of the Unix socket; where it is empty, address
+        and port."""
+
+    async def open_tcp(self, ours: str) -> tuple[str, int]:
+        """Listen for workers of other machines: address and port.
+
+        Args:
+            ours: address of this machine by which another one has been reached.
+        """
+
+
 class Nanny(Protocol):
     """A nanny that was launched."""
 
     stream: "NannyStream"
-    unix_path: str  # where its workers connect to the pool; empty: the pool's TCP address
+    unix_path: str  # where its workers connect to the pool; empty: at the address
+    address: tuple[str, int]
+    prints: bool  # what its workers print is seen where they are, unless the pool wants it
 
     async def wait(self, timeout: float) -> None:
         """Wait until nothing is left of it, and end it by force after timeout seconds."""
@@ -37,17 +58,14 @@ class Launcher(Protocol):
     host: str  # for messages
     num_workers: int | None  # None: as many as the host has CPUs
     is_local: bool  # the host has this machine's files and sockets
+    key: object  # the same for launchers of the same host
 
-    async def launch(
-        self, listener: NannyListener, unix_path: str, meet: Callable[[], Any]
-    ) -> Nanny:
+    async def launch(self, listener: NannyListener, entrance: Entrance) -> Nanny:
         """Start a nanny.
 
         Args:
             listener: who is told what it says.
-            unix_path: the pool's own socket.
-            meet: makes the protocol for a connection from a worker, where connections do not
-                come by that socket.
+            entrance: where its workers are to come in.
 
         Raises:
             HostError: why that is not possible, and what to do.
@@ -60,32 +78,69 @@ class NannyStream(asyncio.Protocol):
     def __init__(self, listener: NannyListener) -> None:
         self._listener = listener
         self._unpacker = Unpacker(to_nanny=False)
-        self._transport: Any = None
-        self._reason = "its nanny process is gone"
+        self.transport: Any = None
+        self.reason = "its nanny process is gone"
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         try:
             messages = self._unpacker.feed(data)
         except ProtocolError as exc:
-            self._reason = str(exc)
-            self._transport.abort()
+            self.reason = str(exc)
+            self.transport.abort()
             return
         for message in messages:
             self._listener.nanny_says(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._listener.nanny_gone(self._reason if exc is None else f"{self._reason}: {exc}")
+        self.transport = None
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._listener.nanny_gone(self.reason if exc is None else f"{self.reason}: {exc}")
 
     def send(self, message: Message) -> None:
         """Tell the nanny something; nothing happens if it is gone."""
-        if self._transport is not None:
-            self._transport.write(pack(message))
+        if self.transport is not None:
+            self.transport.write(pack(message))
 
     def close(self) -> None:
         """End the stream; the nanny kills its workers and ends too."""
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """As close(), but what was not sent yet is lost."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Heartbeat:
+    """Tells a nanny now and then that the pool is there.
+
+    Args:
+        stream: to the nanny.
+        interval: seconds between that; after ALONE_FACTOR times as long the nanny takes the pool
+            for gone.
+    """
+
+    def __init__(self, stream: NannyStream, interval: float) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin, now."""
+        if self._stopped or self._stream.closed.done():
+            return
+        self._stream.send(Alive(ALONE_FACTOR * self._interval))
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self.start)
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,6 +1,6 @@
 """Every Python block in README.md is a script that runs by itself, in a directory of its own.
 
-The one that needs other machines is run by tests/ssh/test_readme.py.
+Those that need other machines are run by tests/ssh/test_readme.py and tests/tcp/test_readme.py.
 """
 
 import re
@@ -19,7 +19,7 @@ def blocks():
     """Each block, named after the line it begins on."""
     text = README.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
-        if '"ssh://' in match[1] and "import" in match[1]:
+        if any(host in match[1] for host in ('["ssh://', '"mini/2"', "localport")):
             continue
         line = text.count("\n", 0, match.start(1)) + 1
         yield pytest.param(match[1], id=f"line{line}")

@@ -90,6 +90,10 @@ class Gate:
         """Let all pass, also those to come."""
         (self._folder / "open").touch()
 
+    def close(self):
+        """Let nobody pass any more."""
+        (self._folder / "open").unlink()
+
 
 class Script:
     """A Python program in a process (group) of its own, ended with the ``with`` block.

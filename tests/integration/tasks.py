@@ -1,13 +1,17 @@
 """What the tests have the workers do. Imported by the workers from here."""
 
 import asyncio
+import contextvars
 import ctypes
+import logging
 import os
 import signal
 import threading
 import time
 import uuid
 from pathlib import Path
+
+from distex import TaskInterrupted
 
 # --- plain
 
@@ -45,6 +49,11 @@ def pid():
 
 
 def pid_of(item):
+    return os.getpid()
+
+
+def slow_pid_of(item):
+    time.sleep(0.01)
     return os.getpid()
 
 
@@ -308,3 +317,114 @@ def die_once(gate, value):
         return value
     Path(gate, "died").touch()
     os._exit(7)
+
+
+# --- what is to be interrupted
+
+
+def spin(folder, seconds=60.0):
+    """Compute, and say if that is interrupted."""
+    end = time.monotonic() + seconds
+    try:
+        mark(folder)
+        while time.monotonic() < end:
+            pass
+    except TaskInterrupted:
+        mark(folder, "interrupted")
+        raise
+
+
+def sleep_behind(folder):
+    """Sleep, which an interrupt ends too."""
+    mark(folder)
+    time.sleep(60)
+
+
+def spin_stubbornly(folder):
+    """Compute, whatever is raised here."""
+    end = time.monotonic() + 60
+    begun = False
+    while time.monotonic() < end:
+        try:
+            if not begun:
+                mark(folder)
+                begun = True
+            while time.monotonic() < end:
+                pass
+        except TaskInterrupted:
+            mark(folder, "interrupted")
+
+
+def die_at_first(folder, item, doomed=()):
+    """Give the item; the doomed ones kill the worker the first time."""
+    mark(folder, f"ran{item}")
+    if item in doomed and len(list(Path(folder).glob(f"ran{item}-*"))) == 1:
+        os._exit(7)
+    return item
+
+
+def die_for(folder, item, doomed):
+    """Give the item; this one kills each worker."""
+    mark(folder, f"ran{item}")
+    if item == doomed:
+        os._exit(7)
+    return item
+
+
+# --- context
+
+request = contextvars.ContextVar("request", default="none")
+
+
+def request_here():
+    return request.get()
+
+
+def request_for(item):
+    return item, request.get()
+
+
+async def request_after(seconds):
+    await asyncio.sleep(seconds)
+    return request.get()
+
+
+def change_request(value):
+    request.set(value)
+
+
+def log_level():
+    return logging.getLogger().getEffectiveLevel()
+
+
+# --- initializers that allow some workers only
+
+
+def place(folder):
+    """How many were here before."""
+    for number in range(1000):
+        try:
+            Path(folder, f"place-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return number
+    raise AssertionError("too many")
+
+
+def one_of(folder, number):
+    """Fails in all but the first so many workers."""
+    if place(folder) >= number:
+        raise RuntimeError(f"only {number} workers are allowed")
+
+
+def die_from(folder, number):
+    """Ends all workers but the first so many."""
+    if place(folder) >= number:
+        os._exit(3)
+
+
+def pass_gate_but_first(gate):
+    """The first worker passes at once; all say that they have arrived."""
+    mark(gate)
+    if place(gate):
+        pass_gate(gate)

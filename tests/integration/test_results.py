@@ -408,7 +408,8 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:30].replace("\ud800", "?"))
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:30].partition(" at ")[0]
+                         .replace("\ud800", "?"))
 def test_a_value_arrives_as_itself_and_comes_back_so(pool, value):
     args, kwargs = pool.submit(tasks.give_back, value, key=value).result()
     mapped, = pool.map(identity, [value])

@@ -3,10 +3,12 @@ has to stay where it was. Each script that uses this is a process of its own, so
 counts; it ends with status 1 if it finds a leak."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 
 ROUNDS = 2000
+MORE = int(os.environ.get("LEAK_FACTOR") or 1)  # times as many rounds; `make soak` asks for more
 SLACK_BLOCKS = 100  # caches and free lists of the interpreter; one leaked object a round is 2000
 
 
@@ -16,18 +18,29 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-def must_stay_flat(step: Callable[[], object], name: str = "") -> None:
-    """Do a step many times and compare."""
-    for _ in range(ROUNDS // 10):  # fill what is cached
+def must_stay_flat(
+    step: Callable[[], object], name: str = "", rounds: int = ROUNDS,
+    count: Callable[[], int] = blocks,
+) -> None:
+    """Do a step many times and compare.
+
+    Args:
+        step: what is done.
+        name: of the step; by default its own.
+        rounds: how often.
+        count: what may not grow.
+    """
+    rounds *= MORE
+    for _ in range(max(1, rounds // 10)):  # fill what is cached
         step()
     grown = 0
     for _ in range(3):  # what grows once is a cache, not a leak
-        before = blocks()
-        for _ in range(ROUNDS):
+        before = count()
+        for _ in range(rounds):
             step()
-        grown = blocks() - before
+        grown = count() - before
         if grown <= SLACK_BLOCKS:
             break
     else:
-        sys.exit(f"{name or step.__name__}: {grown} blocks more after {ROUNDS} rounds")
-    print(f"{name or step.__name__}: {grown:+} blocks after {ROUNDS} rounds")
+        sys.exit(f"{name or step.__name__}: {grown} blocks more after {rounds} rounds")
+    print(f"{name or step.__name__}: {grown:+} blocks after {rounds} rounds")

@@ -2,13 +2,18 @@
 
 import asyncio
 import inspect
+import os
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from distex import HostSpec, LoopType, Pool
 
-from .support import SSHD, Proxy, Sshd, wait_until
+from .lan import Lan, why_not
+from .support import SSHD, Proxy, Sshd, not_here, wait_until
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -16,12 +21,11 @@ LOOP_FACTORIES = {
 }
 
 
-def pytest_collection_modifyitems(items):
+@pytest.fixture(scope="session", autouse=True)
+def there_is_an_sshd():
+    """Nothing here works without."""
     if SSHD is None:
-        skip = pytest.mark.skip(reason="there is no sshd: apt-get install openssh-server")
-        for item in items:
-            if item.path.parent.name == "ssh":
-                item.add_marker(skip)
+        not_here("there is no sshd: apt-get install openssh-server")
 
 
 def pytest_generate_tests(metafunc):
@@ -76,6 +80,20 @@ def make_sshd(tmp_path):
             sshd.stop()
 
 
+@pytest.fixture
+def lan(tmp_path):
+    """A network for hosts, of which the test adds as many as it needs."""
+    if reason := why_not():
+        not_here(reason)
+    lan = Lan(tmp_path)
+    yield lan
+    try:
+        for host in lan.hosts:
+            wait_until(lambda host=host: not host.left(), "an end of what was there", host.left)
+    finally:
+        lan.remove()
+
+
 @pytest.fixture(scope="module")
 def pool_sshd(tmp_path_factory, loop_type):
     """The sshd of the shared pool."""
@@ -108,3 +126,22 @@ def behind_network(sshd, network):
         url = sshd.url(workers).replace(str(sshd.port), str(network.port))
         return HostSpec(url, sshd.options(known_hosts=known, **options))
     return make
+
+
+@pytest.fixture
+def small_disk():
+    """Mounts a disk with room for so many files and folders, its root included."""
+    mounted = []
+
+    def mount(inodes):
+        disk = Path(tempfile.mkdtemp())  # not tmp_path: a socket's path must not be too long
+        command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
+        if os.getuid() != 0 or subprocess.run(command).returncode:
+            not_here("a disk can't be mounted here: it takes root")
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", disk], check=True)
+        disk.rmdir()

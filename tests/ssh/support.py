@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from distex import HostSpec, SshOptions
 
@@ -29,6 +30,14 @@ def wait_until(condition, what="the condition", details=lambda: ""):
         assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
         time.sleep(POLL)
     return value
+
+
+def not_here(reason):
+    """Skip the test: it needs what this machine does not have. Where all has to be tested, as in
+    .ci/run, that is a failure."""
+    if os.environ.get("DISTEX_TEST_ALL"):
+        pytest.fail(f"DISTEX_TEST_ALL is set, but {reason}")
+    pytest.skip(reason)
 
 
 def is_alive(pid):
@@ -59,11 +68,17 @@ class Sshd:
         folder: for its files.
         config: further lines for its configuration.
         environment: of what it runs.
+        address: where it listens.
+        port: None: one that is free on this machine.
+        inside: the beginning of the command that runs it, such as that which enters a namespace.
     """
 
-    def __init__(self, folder, config=(), environment=None):
+    def __init__(
+            self, folder, config=(), environment=None, address="127.0.0.1", port=None, inside=()):
         self.folder = folder
-        self.port = free_port()
+        self.address = address
+        self.port = port or free_port()
+        self.inside = inside
         self.tmp = folder / "tmp"  # TMPDIR on the far side
         self.tmp.mkdir()
         self.host_key = make_key(folder / "host_key")
@@ -78,7 +93,7 @@ class Sshd:
         environment = {
             "TMPDIR": str(self.tmp), "HOME": str(self.home), **(environment or {})}
         (folder / "sshd_config").write_text("\n".join([
-            f"ListenAddress 127.0.0.1:{self.port}",
+            f"ListenAddress {self.address}:{self.port}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {folder}/authorized_keys",
             f"PidFile {folder}/pid",
@@ -97,7 +112,7 @@ class Sshd:
     def know(self, key):
         """Have the client trust this host key, alone."""
         public = Path(f"{key}.pub").read_text()
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
+        self.known_hosts.write_text(f"[{self.address}]:{self.port} {public}")
 
     def start(self):
         """Run it in the background, where it is nobody's child, and wait until it listens."""
@@ -106,7 +121,7 @@ class Sshd:
         pid = self.folder / "pid"
         pid.unlink(missing_ok=True)
         subprocess.run(
-            [SSHD, "-E", self.folder / "log", "-f", self.folder / "sshd_config"],
+            [*self.inside, SSHD, "-E", self.folder / "log", "-f", self.folder / "sshd_config"],
             env={}, check=True)
         wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "sshd to run")
         self.process = psutil.Process(int(pid.read_text()))
@@ -116,7 +131,7 @@ class Sshd:
     def _listens(self):
         assert self.process.is_running(), (self.folder / "log").read_text()
         with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
+            socket.create_connection((self.address, self.port), DEADLINE).close()
             return True
         return False
 
@@ -141,10 +156,12 @@ class Sshd:
         return []
 
     def cut(self):
-        """Kill the processes that serve connections."""
-        for session in self.sessions():
+        """Kill the processes that serve connections; how many there were."""
+        sessions = self.sessions()
+        for session in sessions:
             with contextlib.suppress(psutil.NoSuchProcess):
                 session.kill()
+        return len(sessions)
 
     def processes(self):
         """Nannies and workers that run for this sshd, whoever their parent is by now."""
@@ -156,6 +173,14 @@ class Sshd:
                     found.append(process)
         return found
 
+    def nanny_pids(self):
+        """Process ids of the nannies: those of processes() whose parents are not among them."""
+        parents = {}
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parents[process.pid] = process.ppid()
+        return [pid for pid, parent in parents.items() if parent not in parents]
+
     def left(self):
         """What there should not be any more when no pool uses this host."""
         return ([process.cmdline() for process in self.processes()]
@@ -165,7 +190,7 @@ class Sshd:
     def url(self, workers=None):
         """Of this host, for Pool."""
         end = "" if workers is None else f"/{workers}"
-        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{end}"
+        return f"ssh://{getpass.getuser()}@{self.address}:{self.port}{end}"
 
     def options(self, **options):
         """With what the client reaches this host."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .support import free_port
+from .support import free_port, make_command
 
 
 @pytest.fixture
@@ -53,6 +53,15 @@ def test_not_let_in(check, sshd):
 def test_no_python(check):
     code, output = check(python="/no/such/python")
     assert steps(output)[-2:] == [("authenticate", "ok"), ("Python", "FAILED")]
+    assert code == 1
+
+
+def test_another_cloudpickle(check, tmp_path):
+    (tmp_path / "cloudpickle.py").write_text("__version__ = '2.2.1'")
+    python = make_command(
+        tmp_path / "python", f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
+    code, output = check(python=str(python))
+    assert steps(output)[-2:] == [("Python", "ok"), ("distex", "FAILED")]
     assert code == 1
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 import asyncssh
+import cloudpickle
+import dill
 import pytest
 
 import distex
@@ -111,7 +111,7 @@ def test_a_key_that_is_none(sshd, tmp_path):
 def test_no_passphrase(sshd, tmp_path, passphrase):
     pytest.importorskip("bcrypt")
     asyncssh.read_private_key(sshd.user_key).write_private_key(
-        tmp_path / "locked", passphrase="right")
+        tmp_path / "locked", passphrase="right", rounds=50)
     message = start_error(sshd.spec(client_keys=tmp_path / "locked", passphrase=passphrase))
     assert "SshOptions(passphrase=...)" in message
 
@@ -241,10 +241,46 @@ def test_an_initializer_that_raises(sshd):
         Pool(0, sshd.spec(2), initializer=broken)
 
 
-def test_a_serializer_that_is_not_there(sshd, tmp_path):
-    python = pretend(tmp_path, {"dill.py": "raise ImportError('no dill here')"})
-    with pytest.raises(PoolStartError, match="no dill here"):
-        Pool(0, sshd.spec(1, python=python), func_pickle=distex.PickleType.dill)
+@pytest.mark.parametrize(("there", "found"), [
+    ("__version__ = '2.2.1'", "found cloudpickle 2.2.1"),
+    ("raise ModuleNotFoundError('none')", "found no cloudpickle"),
+])
+def test_another_cloudpickle(sshd, tmp_path, there, found):
+    python = pretend(tmp_path, {"cloudpickle.py": there})
+    message = start_error(sshd.spec(python=python))
+    assert found in message
+    assert f"cloudpickle {cloudpickle.__version__} is needed, as here" in message
+    assert f"-m pip install cloudpickle=={cloudpickle.__version__}" in message
+
+
+def test_a_cloudpickle_that_is_another_but_fits(sshd, tmp_path):
+    major, minor, _ = cloudpickle.__version__.split(".")
+    python = pretend(tmp_path, {
+        "sitecustomize.py": f"import cloudpickle; cloudpickle.__version__ = '{major}.{minor}.99'"})
+    with Pool(0, sshd.spec(1, python=python)) as pool:
+        assert pool.run(lambda: 1) == 1
+
+
+@pytest.mark.parametrize(("there", "found"), [
+    ("__version__ = '0.3.8'", "found dill 0.3.8"),
+    ("raise ImportError('no dill here')", "found no dill"),
+])
+@pytest.mark.parametrize("which", ["func_pickle", "data_pickle"])
+def test_another_dill(sshd, tmp_path, there, found, which):
+    python = pretend(tmp_path, {"dill.py": there})
+    with pytest.raises(PoolStartError) as caught:
+        Pool(0, sshd.spec(1, python=python), **{which: distex.PickleType.dill})
+    message = str(caught.value)
+    assert f"127.0.0.1:{sshd.port}" in message
+    assert found in message
+    assert f"dill {dill.__version__} is needed, as here" in message
+    assert f"-m pip install dill=={dill.__version__}" in message
+
+
+def test_another_dill_is_no_matter_where_it_is_not_used(sshd, tmp_path):
+    python = pretend(tmp_path, {"dill.py": "__version__ = '0.3.8'"})
+    with Pool(0, sshd.spec(1, python=python)) as pool:
+        assert pool.run(abs, -1) == 1
 
 
 # --- the tunnel
@@ -255,6 +291,10 @@ def test_refused_forwarding(make_sshd, line):
     message = start_error(make_sshd(line).spec())
     assert "does not forward a socket" in message
     assert "AllowStreamLocalForwarding yes" in message
+
+
+def test_no_session_is_to_be_had(make_sshd):
+    assert "the nanny can't be started" in start_error(make_sshd("MaxSessions 0").spec())
 
 
 def test_forwarding_refused_for_the_key(make_sshd):
@@ -273,25 +313,6 @@ def test_no_temporary_folder(make_sshd):
         "sys.argv[:2] = ['-c']; exec(sys.argv.pop())\" \"$@\"")
     message = start_error(sshd.spec(python=python, working_directory=""))
     assert "no folder can be made for temporary files" in message
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk with room for so many files and folders, its root included."""
-    mounted = []
-
-    def mount(inodes):
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", disk]
-        if os.getuid() != 0 or subprocess.run(command).returncode:
-            pytest.skip("a disk can't be mounted here: it takes root")
-        mounted.append(disk)
-        return disk
-
-    yield mount
-    for disk in mounted:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_full_disk(make_sshd, tmp_path, small_disk):
@@ -325,17 +346,22 @@ async def test_from_asynchronous_code(sshd, loop_type):
 
 
 async def test_cancelled_while_it_starts(sshd, loop_type, tmp_path):
-    python = make_command(tmp_path / "python", "read -r line; exit 1")
+    started = tmp_path / "started"
+    python = make_command(tmp_path / "python", f"touch {started}; read -r line; exit 1")
     pool = Pool(0, sshd.spec(python=python), worker_loop=loop_type)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(pool.create(), 1.0)
+    creating = asyncio.create_task(pool.create())
+    while not started.exists():
+        await asyncio.sleep(0.01)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
     await pool.shutdown_async()
 
 
 def test_shut_down_while_it_starts(sshd, tmp_path):
     started = tmp_path / "started"
     python = make_command(tmp_path / "python", f"touch {started}; read -r line; exit 1")
-    pool = Pool(0, sshd.spec(python=python, connect_timeout=2.0), lazy_create=True)
+    pool = Pool(0, sshd.spec(python=python, connect_timeout=1.0), lazy_create=True)
     future = pool.submit(abs, -1)
     wait_until(started.exists, "its start")
     pool.shutdown()

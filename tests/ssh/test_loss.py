@@ -13,7 +13,7 @@ import pytest
 
 from distex import Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
-from distex.launch import ssh
+from distex.launch import stream
 
 from .support import TESTS, is_alive, make_command, wait_until
 from .tasks import double
@@ -86,7 +86,7 @@ def test_the_connection_is_cut(sshd, hanging):
 
 def test_what_waits_is_done_by_others(sshd, hanging):
     with Pool(1, sshd.spec(2), qsize=1) as pool:
-        futures = [pool.submit(lambda: time.sleep(0.02)) for _ in range(200)]
+        futures = [pool.submit(lambda: time.sleep(0.02)) for _ in range(60)]
         sshd.cut()
         outcomes = [future.exception() for future in futures]
         lost = [outcome for outcome in outcomes if outcome is not None]
@@ -141,7 +141,7 @@ def test_shutdown_while_a_host_is_away(make_sshd):
 def test_a_silent_network_is_noticed_on_both_sides(
         sshd, network, behind_network, hanging, monkeypatch):
     """No end of any stream reaches anybody: both sides have to tell by the silence."""
-    monkeypatch.setattr(ssh, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
     with Pool(0, behind_network(2, keepalive=1.5)) as pool:
         future = hanging(pool)
         old = sshd.processes()

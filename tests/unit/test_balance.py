@@ -4,7 +4,7 @@ import asyncio
 import struct
 
 import pytest
-from peers import CALL, CHUNK, MS, RECALL, RESULT, RETURNED, US, Pool
+from peers import CALL, CHUNK, MS, RECALL, RESULT, RETURNED, US, Pool, Worker
 from reference.framing import Frame
 
 from distex._core.dispatch import BALANCE_DELAY
@@ -179,3 +179,44 @@ def test_a_return_that_cant_be(wrong):
         ((id, _),) = worker.calls()
         with pytest.raises(ProtocolError):
             worker.says(Frame(RETURNED, **{"id": id, **wrong}))
+
+
+def test_a_retiring_worker_is_asked_for_what_it_has_not_started():
+    with Pool(qsize=3) as pool:
+        (old,) = pool.workers
+        started, waiting = pool.submit("started"), pool.submit("waiting")
+        (first, _), (second, _) = old.calls()
+        retired = []
+        old.link.retire(lambda: retired.append(True))
+        assert kinds(old.frames()) == [RECALL]
+        give_back(old, second)
+        assert not retired
+        new = Worker(pool.dispatcher)
+        ((id, args),) = new.calls()
+        assert args == ("waiting",)
+        new.answers(id, 1)
+        old.answers(first, 2)
+        assert retired == [True]
+        assert (started.result(), waiting.result()) == (2, 1)
+        assert (old.link.tasks_done, new.link.tasks_done) == (1, 1)
+
+
+def test_one_that_retires_is_no_reason_to_ask_others():
+    pool, _, busy, ids, idle = unequal_pool()
+    with pool:
+        idle.link.retire()
+        busy.answers(ids[0], "done")
+        let_it_look(pool)
+        assert RECALL not in kinds(busy.frames())
+
+
+def test_the_part_of_a_chunk_that_was_done_counts():
+    with Pool() as pool:
+        (worker,) = pool.workers
+        chunk, _ = pool.chunk(range(8))
+        (id,) = (frame.id for frame in worker.frames() if frame.kind == CHUNK)
+        worker.sends_part(id, [0, 1, 2])
+        worker.link.retire()
+        give_back(worker, id, done=3, spent_ns=3 * MS)
+        assert worker.link.tasks_done == 3
+        assert chunk.done

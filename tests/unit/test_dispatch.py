@@ -308,6 +308,35 @@ def test_a_retiring_worker_gets_nothing_more_and_ends_what_it_has():
         assert kinds(old.frames()) == [BYE]
 
 
+def test_a_worker_without_work_is_retired_at_once():
+    with Pool() as pool:
+        (old,) = pool.workers
+        retired = []
+        old.link.retire(lambda: retired.append(True))
+        assert retired == [True]
+        assert not old.frames()
+
+
+def test_a_retiring_worker_that_is_lost_does_not_say_that_it_is_retired():
+    with Pool() as pool:
+        (old,) = pool.workers
+        pool.submit("lost")
+        ((id, _),) = old.calls()
+        retired = []
+        old.link.retire(lambda: retired.append(True))
+        lose(old, id)
+        assert not retired
+
+
+def test_the_calls_of_a_chunk_are_counted_one_by_one():
+    with Pool() as pool:
+        (worker,) = pool.workers
+        pool.chunk(range(5))
+        (id,) = (frame.id for frame in worker.frames() if frame.kind == CHUNK)
+        worker.sends_part(id, [0, 1, 2, 3, 4], kind=RESULT, ns=1)
+        assert worker.link.tasks_done == 5
+
+
 def test_tasks_wait_for_the_first_worker():
     with Pool(workers=0) as pool:
         pool.submit("early")

@@ -1,6 +1,7 @@
 """The worker's side: each task that comes is answered exactly once."""
 
 import asyncio
+import dataclasses
 import functools
 import struct
 import time
@@ -32,6 +33,7 @@ from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import Connection
 from distex.errors import ProtocolError, RemoteException, dump_exception, load_exception
+from distex.notes import PAGE_BYTES
 
 functions = serializers.for_functions(1)
 dump_error = functools.partial(dump_exception, dumps=lambda exc: data.dumps(exc, None))
@@ -42,7 +44,7 @@ class Worker:
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
-        self.page = memoryview(bytearray(16)).cast("Q")
+        self.page = memoryview(bytearray(PAGE_BYTES)).cast("Q")
         self.runner = Runner(self.loop, codec, functions.loads, dump_error, self.page)
         self.connection = Connection(self.loop, self.runner, DEFAULT_LIMIT_BYTES)
         self.transport = Transport()
@@ -277,6 +279,14 @@ def test_a_result_that_cant_be_pickled():
         assert "generator" in str(exc)
 
 
+def test_arguments_that_are_no_tuple():
+    with Worker() as worker:
+        frame = worker.call_frame(worker.function(identity), 1)
+        body = codec.encode(1)[0] + codec.encode(None)[0]
+        (answer,) = worker.answers(dataclasses.replace(frame, body=body))
+        assert isinstance(value_of(answer), ProtocolError)
+
+
 def test_arguments_that_cant_be_read():
     with Worker() as worker:
         id = worker.function(identity)
@@ -322,10 +332,11 @@ def test_the_page_says_what_has_started_and_what_is_done():
     with Worker() as worker:
         done = worker.call_frame(worker.function(identity), 1)
         worker.answers(done)
-        assert list(worker.page) == [done.id, done.id]
+        assert worker.page[:2].tolist() == [done.id, done.id]
         started = worker.call_frame(worker.function(forever))
         worker.gets(started)
-        assert list(worker.page) == [started.id, done.id]
+        # a coroutine is nothing that could be interrupted
+        assert worker.page[:2].tolist() == [started.id, started.id]
 
 
 def test_between_slow_calls_the_loop_gets_to_its_other_work():

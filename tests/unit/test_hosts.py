@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distex import HostError, HostSpec, Pool
+from distex import HostError, HostSpec
 from distex.launch.hosts import parse_hosts
 
 
@@ -75,9 +75,3 @@ def test_all_the_forms_that_pool_takes():
     assert parse_hosts(spec) == [spec]
     assert parse_hosts(["maxi", HostSpec("ssh://mini/2")]) == [spec, HostSpec("ssh://mini/2")]
     assert parse_hosts(("maxi",)) == [spec]
-
-
-@pytest.mark.parametrize("options", [{"localhost": "10.0.0.1"}, {"localport": 8899}])
-def test_what_only_hosts_by_tcp_would_use_is_refused(options):
-    with pytest.raises(HostError, match="not supported yet"):
-        Pool(1, **options)

@@ -12,14 +12,16 @@ SOURCES = PACKAGE.parent / "_core"
 
 # from the ground up; a module may import from lower floors, and from its own one those before it
 FLOORS = [
-    ["errors", "failures", "options"],
-    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.framing", "_core.codec",
-     "messages", "serializers"],
+    ["errors", "failures", "options", "notes", "output"],
+    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.framing",
+     "_core.codec", "messages", "serializers", "versions"],
     ["_core.dispatch", "_core.lane", "_core.futures", "_core.protocol", "_core.execute",
-     "functions", "namespace"],
+     "functions", "namespace", "contexts", "interrupts", "shipping"],
+    ["secret", "gate", "worker", "nanny"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",
-     "worker", "nanny", "server"],
-    ["records", "greeter", "supervisor", "mapping", "executor"],
+     "relay", "server", "join"],
+    ["records", "greeter", "listener", "elastic", "supervisor", "mapping", "executor",
+     "admission", "calls"],
     ["pool"],
     ["check"],
     ["", "__main__"],

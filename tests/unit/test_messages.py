@@ -14,7 +14,9 @@ from distex.messages import (
     Failed,
     Hello,
     Kill,
+    Printed,
     Ready,
+    Revoke,
     Serving,
     Spawn,
     Started,
@@ -29,12 +31,14 @@ from distex.messages import (
 from distex.options import WIRE_VERSION
 
 TO_NANNY = [
-    Configure(b"token", "/socket", "host", 1234, ["", "/path"], ["script", "-x"], 0, 1, 2, 0.5),
-    Spawn(7), Kill(7, 9), Stop(2.5),
+    Configure(b"token", "/socket", "host", 1234, ["", "/path"], b"zip", {"cloudpickle": "3.1.2"},
+              True, ["script", "-x"], 0, 1, 2, 0.5),
+    Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5), Stop(2.5),
 ]
 FROM_NANNY = [
     Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
-    Started(7, 4711), Exited(7, 4711, -9, 2**40, 2**40 - 1), Failed("no memory"),
+    Started(7, 4711), Printed(4711, 1, b"some words"),
+    Exited(7, 4711, -9, 2**40, 3, True, False), Failed("no memory"),
 ]
 HELLO = Hello(b"token", 1, 4711)
 SERVING = Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
@@ -90,6 +94,18 @@ def test_random_bytes_on_a_nannys_stream_are_waited_for_or_refused(data, to_nann
     except ProtocolError:
         return
     assert all(isinstance(message, messages.Message) for message in received)
+
+
+@pytest.mark.parametrize("data", [
+    b"\x92\xa5eady\xc0\x03",  # a text that is no UTF-8
+    encode(HELLO)[:-1] + b"\x91" * 100_000,  # deep nesting
+], ids=["text", "nesting"])
+def test_whatever_is_wrong_is_a_protocol_error(data):
+    with pytest.raises(ProtocolError):
+        decode_handshake(data)
+    for to_nanny in True, False:
+        with pytest.raises(ProtocolError):
+            Unpacker(to_nanny).feed(len(data).to_bytes(4, "little") + data)
 
 
 def test_a_huge_message_is_refused_at_once():

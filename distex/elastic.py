@@ -1,0 +1,336 @@
+"""Hosts and workers that come and go while a pool runs.
+
+    add:     launch ──> its workers start ──> all ready: it is settled; or all is taken back
+    remove:  its workers retire ──> each ends what it has, and leaves ──> the nanny ends
+    scale:   more workers start, or some retire
+    join:    a nanny comes by itself ──> its workers start; when it goes it is not started anew
+
+A worker that retires gets no further tasks. What it has not started goes to others; with none left
+it waits for workers that are to come.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distex import messages, options
+from distex.errors import HostError, ProtocolError
+from distex.failures import PoolClosed, PoolStartError
+from distex.launch.server import TcpNanny, peer_name
+from distex.launch.stream import Launcher, NannyStream
+from distex.records import HostRecord, WorkerRecord
+
+if TYPE_CHECKING:
+    from distex.supervisor import Supervisor
+
+logger = logging.getLogger("distex")
+T = TypeVar("T")
+
+END_GRACE = 2.0  # seconds for a nanny without work to end by itself
+
+
+class Elastic:
+    """Changes what a supervisor has.
+
+    Args:
+        supervisor: whose hosts they are.
+    """
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+        # who waits for all workers of a host to be ready
+        self._growing: dict[HostRecord, list[asyncio.Future[None]]] = {}
+
+    async def _until_the_pool_ends(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it as a task that the pool's end cancels."""
+        supervisor = self._supervisor
+        if supervisor.is_stopping:
+            coroutine.close()
+            raise PoolClosed("the pool was ended before that")
+        task = supervisor.loop.create_task(coroutine)
+        supervisor.keep(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if supervisor.is_stopping:
+                raise PoolClosed("the pool was ended before that was done") from None
+            raise
+
+    # --- more
+
+    async def add(self, launcher: Launcher) -> str:
+        """Add a host, and wait until its workers are ready.
+
+        Returns:
+            its name.
+
+        Raises:
+            HostError: the pool has it already, or it can't be reached.
+            PoolStartError: its workers can't be started. Nothing is left there then.
+            PoolClosed: the pool ended before that.
+        """
+        return await self._until_the_pool_ends(self._add(launcher))
+
+    async def _add(self, launcher: Launcher) -> str:
+        supervisor = self._supervisor
+        for host in supervisor.hosts:
+            if (host.launcher is not None and host.launcher.key == launcher.key
+                    and not host.leaving):
+                raise HostError(f"{host.name} is in the pool already: to have another number of "
+                                "workers there, remove it first")
+        host = HostRecord(supervisor, launcher)
+        supervisor.hosts.append(host)
+        try:
+            supervisor.make_room()
+            await supervisor.launch(host)
+            await self._grown(host)
+        except BaseException:
+            await asyncio.shield(self._take_down(host, 0.0))
+            raise
+        return host.name
+
+    async def _grown(self, host: HostRecord) -> None:
+        """Wait until all workers of the host are ready."""
+        grown: asyncio.Future[None] = self._supervisor.loop.create_future()
+        waiters = self._growing.setdefault(host, [])
+        waiters.append(grown)
+        self.look_whether_grown(host)
+        timeout = options.start_timeout(host.wanted or 1)
+        try:
+            async with asyncio.timeout(timeout):
+                await grown
+        except TimeoutError:
+            raise PoolStartError(
+                f"the workers on {host.name} were not ready within {timeout:.0f} s") from None
+        finally:
+            waiters.remove(grown)
+
+    def is_growing(self, host: HostRecord) -> bool:
+        """Whether somebody waits for its workers to be ready."""
+        return any(not grown.done() for grown in self._growing.get(host, ()))
+
+    def look_whether_grown(self, host: HostRecord) -> None:
+        """Tell who waits for that, if all its workers are ready."""
+        if host.is_complete and self._supervisor.running:
+            host.settled = True
+            for grown in self._growing.pop(host, ()):
+                if not grown.done():
+                    grown.set_result(None)
+
+    def failed(self, host: HostRecord, reason: str, cause: BaseException | None) -> bool:
+        """Its workers can't be started: tell whom it concerns, unless that is the whole pool:
+        False then."""
+        if host.launcher is None:
+            self._refuse(host, reason)
+            return True
+        if not self.is_growing(host):
+            return False
+        for grown in self._growing.pop(host):
+            if not grown.done():
+                error = PoolStartError(reason)
+                error.__cause__ = cause
+                grown.set_exception(error)
+        return True
+
+    # --- by themselves
+
+    def join(self, transport: Any) -> NannyStream:
+        """A nanny has come by itself: its stream."""
+        supervisor = self._supervisor
+        host = HostRecord(supervisor, None, name=peer_name(transport))
+        supervisor.hosts.append(host)
+        return _JoinedStream(host, supervisor.settings.tcp.keepalive)
+
+    def joined(self, host: HostRecord, serving: messages.Serving) -> None:
+        """It has said who it is."""
+        host.name = serving.host
+        logger.info("distex: %s joins with %d workers", host.name, serving.cpus)
+
+    def _refuse(self, host: HostRecord, reason: str) -> None:
+        """Send it away."""
+        logger.warning("distex: %s is sent away: %s", host.name, reason)
+        host.refusal = reason
+        self._begin_removal(host)
+        for worker in list(host.workers.values()):
+            self._retire(worker)
+
+    def leave(self, host: HostRecord) -> None:
+        """It wants to go: remove it."""
+        logger.info("distex: %s leaves", host.name)
+        self._begin_removal(host)
+        for worker in list(host.workers.values()):
+            self._retire(worker)
+
+    def let_go(self, host: HostRecord) -> bool:
+        """A nanny is gone: whether it had come by itself, and is not to be started anew."""
+        if host.launcher is not None:
+            return False
+        if host.serves:
+            logger.warning("distex: %s, which had joined, is gone: %s", host.name, host.gone)
+        else:
+            self._supervisor.listener.count_drop(ProtocolError(f"{host.name}: {host.gone}"))
+        self._begin_removal(host)
+        return True
+
+    # --- less
+
+    async def remove(self, hosts: list[HostRecord], drain: bool) -> None:
+        """Remove hosts, and wait until nothing is left there.
+
+        Args:
+            hosts: which.
+            drain: let their workers end what they have started; else it fails with WorkerLost.
+        """
+        for host in hosts:
+            self._begin_removal(host)
+            for worker in list(host.workers.values()):
+                if drain:
+                    self._retire(worker)
+                else:
+                    self._kill(worker)
+        if hosts:  # it goes on if the caller does not wait for it
+            await asyncio.wait([host.removed for host in hosts])
+
+    def _begin_removal(self, host: HostRecord) -> None:
+        """Have the host taken down once its workers are gone; it gets no new ones."""
+        if not host.leaving:
+            host.leaving = True
+            host.wanted = 0
+            self._supervisor.keep(self._supervisor.loop.create_task(self._remove(host)))
+
+    async def _remove(self, host: HostRecord) -> None:
+        try:
+            if host.replacing is not None:
+                host.replacing.cancel()
+                await asyncio.wait([host.replacing])
+            await _ended(list(host.workers.values()))
+            await self._take_down(host, END_GRACE)
+        finally:
+            if not host.removed.done():
+                host.removed.set_result(None)
+
+    async def _take_down(self, host: HostRecord, grace: float) -> None:
+        """End a host's nanny and what is left of its workers."""
+        supervisor = self._supervisor
+        host.leaving = True
+        host.wanted = 0
+        for worker in list(host.workers.values()):
+            supervisor.bury(worker)
+        host.send(messages.Refuse(host.refusal) if host.refusal else messages.Stop(grace))
+        if host.nanny is not None:
+            with contextlib.suppress(Exception):
+                await host.nanny.wait(grace + END_GRACE)
+            host.nanny.stream.close()
+        supervisor.hosts.remove(host)
+        supervisor.look_whether_drained()
+
+    def _kill(self, worker: WorkerRecord) -> None:
+        """End a worker at once; its nanny then says which task it ran."""
+        worker.leaving = True
+        if worker.link is not None:
+            worker.link.retire()
+        worker.host.send(messages.Kill(worker.number, signal.SIGKILL))
+        self._bury_later(worker, END_GRACE)
+
+    def _retire(self, worker: WorkerRecord) -> None:
+        """Have a worker end what it has started, and leave."""
+        if worker.leaving:
+            return
+        worker.leaving = True
+        if worker.link is None:
+            self._supervisor.bury(worker)
+        else:
+            worker.link.retire(lambda: self._say_goodbye(worker))
+
+    def _say_goodbye(self, worker: WorkerRecord) -> None:
+        if worker.link is not None:
+            worker.link.say_goodbye()
+        self._bury_later(worker, options.STOP_TIMEOUT)
+
+    def _bury_later(self, worker: WorkerRecord, delay: float) -> None:
+        """Don't wait longer than this for the signs of its end."""
+        if worker.timer is None:
+            worker.timer = self._supervisor.loop.call_later(
+                delay, self._supervisor.bury, worker)
+
+    # --- a number
+
+    async def scale(self, launcher: Launcher, number: int) -> None:
+        """Have so many workers on this machine; wait until they are ready, or the others gone.
+
+        Args:
+            launcher: of that many.
+            number: how many; 0: none, and no nanny.
+
+        Raises:
+            PoolStartError: they can't be started; the pool has as many as could be then.
+            PoolClosed: the pool ended before that.
+        """
+        local = [host for host in self._supervisor.hosts if host.is_local and not host.leaving]
+        if not number:
+            await self.remove(local, drain=True)
+        elif not local:
+            await self.add(launcher)
+        else:
+            await self._until_the_pool_ends(self._scale(local[0], number))
+
+    async def _scale(self, host: HostRecord, number: int) -> None:
+        supervisor = self._supervisor
+        before = len(host.staying)
+        host.wanted = number
+        if number > before:
+            try:
+                supervisor.make_room()
+                if host.serves and not host.gone:
+                    supervisor.fill(host)
+                await self._grown(host)
+            except BaseException:
+                host.wanted = sum(worker.ready for worker in host.staying)
+                for worker in host.staying:
+                    if not worker.ready:
+                        self._retire(worker)
+                raise
+        elif number < before:
+            # those that have least to do, and of these the youngest
+            surplus = sorted(host.staying, key=_readiness_to_go)[: before - number]
+            for worker in surplus:
+                self._retire(worker)
+            self.look_whether_grown(host)
+            await _ended(surplus)
+
+
+class _JoinedStream(NannyStream):
+    """The stream of a nanny that came by itself, from the moment on when there is a connection."""
+
+    def __init__(self, host: HostRecord, keepalive: float) -> None:
+        super().__init__(host)
+        self._host = host
+        self._keepalive = keepalive
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # it has its own idea of where its workers find the pool
+        self._host.nanny = TcpNanny(self, ("", 0), self._keepalive)
+        self._timer = asyncio.get_running_loop().call_later(
+            options.START_TIMEOUT, self._abort_unless_it_serves)
+
+    def _abort_unless_it_serves(self) -> None:
+        if not self._host.serves:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+
+def _readiness_to_go(worker: WorkerRecord) -> tuple[int, int]:
+    return (-1 if worker.link is None else worker.link.in_flight), -worker.number
+
+
+async def _ended(workers: list[WorkerRecord]) -> None:
+    """Wait until they are gone."""
+    if workers:
+        await asyncio.wait([worker.gone for worker in workers])

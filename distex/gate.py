@@ -1,0 +1,160 @@
+"""Who may come in by TCP: who has the secret.
+
+    accept ──at most so many at a time──> TLS handshake ──in time──> a protocol of the caller's
+                                                └─ else: dropped and counted
+
+Both the pool and the spawn server listen in this way. What is spoken on a connection is agreed on
+in the handshake (ALPN).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from distex import options
+from distex.errors import HostError, ProtocolError
+from distex.secret import Secret
+
+logger = logging.getLogger("distex")
+
+NANNY = "distex-nanny"  # the stream between a pool and a nanny
+WORKER = "distex-worker"  # a worker that connects to its pool
+PROBE = "distex-probe"  # nothing: a nanny has looked whether workers could connect
+
+BACKLOG = 4096  # connections that wait to be accepted, so many as the system allows
+RETRY_DELAY = 0.1  # seconds until accepting is tried again when it fails, as with too many files
+
+
+class Gate:
+    """Listens on one TCP address.
+
+    Args:
+        secret: what connects has to have it.
+        protocols: what may be spoken.
+        make_protocol: makes the protocol for a connection that has come through.
+        count_drop: told of each that has not.
+        keepalive: seconds in which a peer that is cut off is noticed.
+    """
+
+    def __init__(
+        self, secret: Secret, protocols: list[str], make_protocol: Callable[[], Any],
+        count_drop: Callable[[Exception], None], keepalive: float = options.KEEPALIVE,
+    ) -> None:
+        self._context = secret.context(protocols, server_side=True)
+        self._make_protocol = make_protocol
+        self._count_drop = count_drop
+        self._keepalive = keepalive
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._room = asyncio.Semaphore(options.MAX_HANDSHAKES)
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    async def open(self, host: str, port: int) -> tuple[str, int]:
+        """Listen.
+
+        Args:
+            host: name or address of this machine.
+            port: or 0: any that is free.
+
+        Returns:
+            the numeric address and the port.
+
+        Raises:
+            HostError: that is not possible.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            family, kind, proto, _, address = (await loop.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))[0]
+            self._socket = sock = socket.socket(family, kind, proto)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _keep_alive(sock, self._keepalive)  # what is accepted inherits it
+            sock.bind(address)
+            sock.listen(BACKLOG)
+        except OSError as exc:
+            self.close()
+            raise HostError(
+                f"can't listen on {host or 'any address'}, port {port}: {exc}") from exc
+        self._accepting = loop.create_task(self._accept(sock))
+        name = sock.getsockname()
+        return name[0], name[1]
+
+    async def _accept(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            # those beyond that wait in the system, which gives up on them in its own time
+            await self._room.acquire()
+            try:
+                connection, peer = await loop.sock_accept(sock)
+            except OSError as exc:
+                self._room.release()
+                logger.warning("distex: a connection can't be accepted: %s", exc)
+                await asyncio.sleep(RETRY_DELAY)
+                continue
+            except BaseException:
+                self._room.release()
+                raise
+            task = loop.create_task(self._let_in(connection, peer))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshake_done)
+
+    def _handshake_done(self, task: "asyncio.Task[None]") -> None:
+        self._handshakes.discard(task)
+        self._room.release()
+
+    async def _let_in(self, connection: socket.socket, peer: Any) -> None:
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        try:
+            await loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._context,
+                ssl_handshake_timeout=options.HELLO_TIMEOUT)
+        except (OSError, EOFError) as exc:  # TLS errors are of these
+            self._count_drop(ProtocolError(f"{peer[0]} has not shown the secret: {exc}"))
+            # asyncio's frames in it refer to it, and to buffers of 256 kB, which then would stay
+            # until the garbage collector comes
+            exc.__traceback__ = None
+
+    def close(self) -> None:
+        """Listen no more. Connections that have come through stay."""
+        for task in (self._accepting, *self._handshakes):
+            if task is not None:
+                task.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+    async def closed(self) -> None:
+        """Wait, after close(), until nothing is left of it."""
+        tasks = [task for task in (self._accepting, *self._handshakes) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def keep_alive(transport: Any, keepalive: float) -> None:
+    """Have a connection end within this many seconds when the peer's machine is cut off."""
+    ours = transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(ours.fileno())) as sock:
+        _keep_alive(sock, keepalive)
+
+
+def _keep_alive(sock: socket.socket, keepalive: float) -> None:
+    third = max(1, int(keepalive / 3))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+            ("TCP_KEEPIDLE", third), ("TCP_KEEPINTVL", third), ("TCP_KEEPCNT", 2),
+            # with data on their way there are no probes
+            ("TCP_USER_TIMEOUT", max(1, int(1000 * keepalive * 2 / 3)))):
+        if hasattr(socket, name):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def spoken(transport: Any) -> str | None:
+    """What was agreed on for a connection."""
+    protocol: str | None = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+    return protocol

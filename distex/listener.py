@@ -1,0 +1,192 @@
+"""Where a pool listens for its workers: a Unix socket of its own, and TCP where that is needed.
+
+    worker on this host ──Unix socket in a private folder──> Listener.meet ──> Greeter
+    worker by ssh ─────────channel of the tunnel───────────────────┤
+    worker by TCP ─────────Gate: TLS, the secret───────────────────┘
+    nanny that joins ──────Gate───────────────────> NannyStream ──> Elastic
+
+What connects is a stranger until its Greeter knows it. Strangers are counted when they are dropped.
+"""
+
+import asyncio
+import logging
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distex._core.framing import HELLO_LIMIT_BYTES
+from distex._core.protocol import StreamConnection
+from distex.errors import ProtocolError
+from distex.gate import BACKLOG, NANNY, PROBE, WORKER, Gate, spoken
+from distex.greeter import Greeter, Host
+from distex.launch.hosts import TcpOptions
+from distex.secret import Secret
+
+logger = logging.getLogger("distex")
+
+WILDCARDS = ("0.0.0.0", "::")  # every address of this machine
+CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
+LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
+
+
+class Listener:
+    """The sockets of one pool, and the connections that came by them.
+
+    Args:
+        loop: the pool's.
+        host: whose workers are expected.
+        localhost: where to listen by TCP; empty: where other machines are reached from.
+        localport: the port there; 0: any that is free.
+        tcp: what else there is to know about TCP.
+        join: takes the stream of a nanny that comes by itself.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: Host, localhost: str, localport: int,
+        tcp: TcpOptions, join: Callable[[Any], Any],
+    ) -> None:
+        self.loop = loop
+        self.host = host
+        self.gates: dict[str, tuple[Gate, tuple[str, int]]] = {}  # by what they were opened for
+        self._localhost = localhost
+        self._localport = localport
+        self._tcp = tcp
+        self._join = join
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self.strangers: set[Greeter] = set()
+        self.dropped = 0  # connections that were not the pool's, or broke the protocol
+        self._unix_path = ""
+        self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
+        self._folder: str | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[Any] = set()
+
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        """Listen for the workers of this machine, unless that is done already.
+
+        Returns:
+            path of the Unix socket; where it is empty, address and port.
+        """
+        async with self._opening:
+            if self._server is not None:
+                pass
+            elif hasattr(socket, "AF_UNIX"):
+                self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
+                self._unix_path = str(Path(self._folder, "pool"))
+                sock = socket.socket(socket.AF_UNIX)
+                sock.bind(self._unix_path)
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+                self._server = await self.loop.create_unix_server(
+                    self.meet, sock=sock, backlog=BACKLOG)
+            else:  # Windows; untested
+                self._server = await self.loop.create_server(
+                    self.meet, "127.0.0.1", 0, backlog=BACKLOG)
+                self._address = self._server.sockets[0].getsockname()[:2]
+        return self._unix_path, self._address
+
+    async def open_tcp(self, ours: str = "") -> tuple[str, int]:
+        """Listen for workers of other machines, unless that is done already.
+
+        Args:
+            ours: address of this machine by which another one has been reached.
+
+        Returns:
+            the address and the port for workers there.
+
+        Raises:
+            HostError: that is not possible.
+        """
+        host = self._localhost or ("" if self._localport else ours)
+        async with self._opening:
+            if host not in self.gates:
+                gate = Gate(
+                    Secret(self._tcp.secret), [NANNY, WORKER, PROBE], lambda: _Arrival(self),
+                    self.count_drop, self._tcp.keepalive)
+                self.gates[host] = gate, await gate.open(host, self._localport)
+        _, (address, port) = self.gates[host]
+        return (ours if ours and address in WILDCARDS else address), port
+
+    def arrived(self, transport: Any) -> None:
+        """A connection has come through a gate."""
+        protocol = spoken(transport)
+        if self._closed:
+            transport.abort()
+            return
+        if protocol == NANNY:
+            arrival = self._join(transport)
+        elif protocol == WORKER:
+            arrival = self.meet()
+        else:
+            if protocol != PROBE:
+                self.count_drop(ProtocolError("it does not say what it speaks"))
+            transport.abort()
+            return
+        transport.set_protocol(arrival)
+        arrival.connection_made(transport)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens by TCP."""
+        return [address for _, address in self.gates.values()]
+
+    def meet(self) -> Any:
+        """The protocol for a connection that may be a worker's."""
+        greeter = Greeter(self, self.host)
+        connection = StreamConnection(self.loop, greeter, HELLO_LIMIT_BYTES)
+        connection.on_violation = greeter.violated
+        connection.on_lost = self._connections.discard
+        self._connections.add(connection)
+        return connection
+
+    def drop(self, connection: Any, reason: str) -> None:
+        """Drop a connection that is not one of the pool's."""
+        self.count_drop(ProtocolError(reason))
+        connection.abort()
+
+    def count_drop(self, exc: Exception) -> None:
+        """Count a connection that was dropped, and log it, but not without end."""
+        self.dropped += 1
+        if self.dropped <= LOGGED_DROPS or self.dropped % LOGGED_DROPS == 0:
+            logger.warning("distex: a connection was dropped, the %d. so far: %s",
+                           self.dropped, exc)
+
+    def close(self) -> None:
+        """Listen no more, and drop those who have not said yet who they are."""
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        for gate, _ in self.gates.values():
+            gate.close()
+        for greeter in list(self.strangers):
+            greeter.close()
+
+    async def close_connections(self) -> None:
+        """Close all that are open, those too that came in at the last moment, such as lanes."""
+        for gate, _ in self.gates.values():
+            await gate.closed()
+        deadline = self.loop.time() + CLOSE_GRACE
+        while self._connections and self.loop.time() < deadline:
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Arrival(asyncio.Protocol):
+    """A connection that comes through a gate, until it is known what is spoken on it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def connection_made(self, transport: Any) -> None:
+        self._listener.arrived(transport)

@@ -1,0 +1,23 @@
+"""Kill storm: workers and nannies are killed under load, again and again; see tests/storm.py.
+
+Those of remote workers are in tests/ssh/test_storm.py. STORM_SECONDS makes them longer."""
+
+import os
+from functools import partial
+
+import pytest
+from hypothesis import settings
+from storm import killer, nanny_pids, storm, worker_pids
+
+CI = settings.default.max_examples >= 10_000
+SECONDS = float(os.environ.get("STORM_SECONDS") or (20 if CI else 1))
+
+
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.parametrize(("pids", "interval"), [(worker_pids, 0.05), (nanny_pids, 0.5)],
+                         ids=["workers", "nannies"])
+def test_every_task_has_one_right_result_or_worker_lost(make_pool, pids, interval):
+    with make_pool(4, qsize=4) as pool:
+        report = storm(pool, killer(partial(pids, pool)), SECONDS, interval, calm=0.2)
+    assert not report.tally.faults, report
+    assert report.kills and report.after, report

@@ -1,0 +1,547 @@
+"""Options of tasks: retries, deadlines, the end of what runs, contexts; and a bound on the tasks
+that are under way."""
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from distex import Pool, PoolClosed, PoolFull, TaskOptions, WorkerLost
+
+from . import tasks
+from .support import Gate, is_alive, run_script, wait_until, wait_until_async
+
+SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path)
+
+
+# --- Retries
+
+
+@pytest.mark.parametrize("call", [
+    pytest.param(lambda calls, *args: calls.submit(*args).result(), id="submit"),
+    pytest.param(lambda calls, *args: calls.run(*args), id="run"),
+])
+def test_a_task_whose_worker_is_lost_is_run_again(make_pool, gate, call):
+    with make_pool(1) as pool:
+        calls = pool.options(retries=1)
+        assert call(calls, tasks.die_at_first, gate.path, 1, [1]) == 1
+        assert gate.marks("ran1") == 2
+        assert pool.statistics().tasks_retried == 1
+        with pytest.raises(WorkerLost):  # the others are not
+            call(pool, tasks.die_for, gate.path, 2, 2)
+
+
+def test_run_is_tried_again_by_its_lane_too(make_pool, gate):
+    with make_pool(1, retries=1) as pool:
+        wait_until(lambda: pool.run(abs, -1) == 1 and all(
+            link.lane is not None for link in pool._home.supervisor.links()), what="the lane")
+        assert pool.run(tasks.die_at_first, gate.path, 1, [1]) == 1
+        assert gate.marks("ran1") == 2
+
+
+async def test_an_asynchronous_call_is_run_again(make_pool, gate):
+    async with make_pool(1, retries=1) as pool:
+        assert await pool.run_async(tasks.die_at_first, gate.path, 1, [1]) == 1
+        assert gate.marks("ran1") == 2
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_named(make_pool, gate):
+    with make_pool(1, retries=2) as pool:
+        with pytest.raises(WorkerLost, match=r"die_for.* has lost 3 workers and is given up") as lost:
+            pool.submit(tasks.die_for, gate.path, 1, 1).result()
+        assert gate.marks("ran1") == 3
+        assert "die_for" in lost.value.task and lost.value.task_id > 0
+        assert pool.run(tasks.double, 1) == 2
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("chunksize", [None, 1, 7, 100])
+def test_each_item_of_a_map_may_lose_a_worker(make_pool, gate, ordered, chunksize):
+    doomed = [3, 4, 30, 99]
+    with make_pool(2) as pool:
+        results = list(pool.options(retries=1).map(
+            tasks.die_at_first, [gate.path] * 100, range(100), [doomed] * 100,
+            ordered=ordered, chunksize=chunksize))
+        assert (results if ordered else sorted(results)) == list(range(100))
+        assert all(gate.marks(f"ran{item}") == 2 for item in doomed)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_item_of_a_map_that_kills_its_workers_is_to_blame_alone(make_pool, gate, ordered):
+    results = []
+    with make_pool(1) as pool:
+        with pytest.raises(WorkerLost, match="has lost 2 workers and is given up"):
+            for item in pool.options(retries=1).map(
+                    tasks.die_for, [gate.path] * 20, range(20), [11] * 20, ordered=ordered,
+                    chunksize=20):
+                results.append(item)
+        assert gate.marks("ran11") == 2
+        if ordered:
+            assert results == list(range(11))
+        assert pool.run(tasks.double, 1) == 2
+
+
+def test_what_is_cancelled_is_not_run_again(make_pool, gate):
+    with make_pool(1, retries=100) as pool:
+        future = pool.submit(tasks.pass_gate_async, gate.path)
+        gate.wait_for(1)
+        assert future.cancel()
+        pid, = (record.pid for record in pool._home.supervisor._workers.values())
+        os.kill(pid, signal.SIGKILL)
+        assert pool.run(tasks.double, 1) == 2
+        assert gate.arrived() == 1
+
+
+def test_tasks_end_with_the_pool_and_are_not_tried_again(make_pool, gate):
+    with make_pool(1, retries=100) as pool:
+        future = pool.submit(tasks.spin, gate.path)
+        gate.wait_for(1)
+        pool.kill()
+        with pytest.raises(PoolClosed):
+            future.result()
+    assert gate.arrived() == 1
+
+
+# --- Deadlines
+
+
+def test_what_is_not_done_in_time_raises_timeout_error(make_pool, gate):
+    with make_pool(1) as pool:
+        future = pool.options(timeout=0.1).submit(tasks.pass_gate, gate.path)
+        with pytest.raises(TimeoutError, match=r"pass_gate was not done within 0.1 s: it was on"):
+            future.result()
+        gate.open()
+        assert pool.options(timeout=20).run(tasks.double, 2) == 4
+
+
+async def test_the_same_for_an_asynchronous_call(make_pool, gate):
+    async with make_pool(1) as pool:
+        with pytest.raises(TimeoutError, match=r"pass_gate was not done within 0.1 s: it was on"):
+            await pool.options(timeout=0.1).run_async(tasks.pass_gate, gate.path)
+        gate.open()
+        assert await pool.options(timeout=20).run_async(tasks.double, 2) == 4
+
+
+def test_a_coroutine_that_is_not_done_in_time_is_cancelled(make_pool, gate):
+    with make_pool(1) as pool:
+        with pytest.raises(TimeoutError):
+            pool.options(timeout=0.2).run(tasks.wait_for_cancel, gate.path)
+        wait_until(lambda: gate.marks("cancelled") == gate.arrived(), what="it to be cancelled")
+
+
+def test_what_waits_too_long_is_never_run(make_pool, gate, tmp_path):
+    never = Gate(tmp_path, "never")
+    with make_pool(1, qsize=1) as pool:
+        blocker = pool.submit(tasks.pass_gate, gate.path)
+        gate.wait_for(1)
+        late = [pool.options(timeout=0.1).submit(tasks.marked, never.path) for _ in range(3)]
+        for future in late:
+            with pytest.raises(TimeoutError, match="it waited for a worker"):
+                future.result()
+        gate.open()
+        blocker.result()
+        assert pool.run(tasks.double, 1) == 2
+        assert never.arrived() == 0
+
+
+async def test_what_has_expired_while_the_loop_was_busy_is_not_sent(make_pool, gate, tmp_path):
+    never = Gate(tmp_path, "never")
+    async with make_pool(1, qsize=1) as pool:
+        blocker = pool.run_async(tasks.pass_gate, gate.path)
+        await gate.wait_for_async(1)
+        late = pool.options(timeout=0.05).run_async(tasks.marked, never.path)
+        gate.open()
+        time.sleep(0.1)  # noqa: ASYNC251  the loop gets to know of both at once
+        with pytest.raises(TimeoutError):
+            await late
+        await blocker
+        assert await pool.run_async(tasks.double, 1) == 2
+        assert never.arrived() == 0
+
+
+def test_the_timeout_of_a_map_is_for_all_its_results(make_pool, gate):
+    with make_pool(1) as pool:
+        calls = pool.options(timeout=0.2)
+        with pytest.raises(TimeoutError):
+            list(calls.map(tasks.pass_gate, [gate.path]))
+        gate.open()
+        assert list(calls.map(tasks.double, range(3), timeout=20)) == [0, 2, 4]
+
+
+# --- Cancelling
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["on the worker", "in the pool"])
+async def test_what_is_cancelled_before_it_begins_is_not_run(make_pool, gate, tmp_path, sent):
+    never = Gate(tmp_path, "never")
+    async with make_pool(1, qsize=4 if sent else 1) as pool:
+        blocker = pool.run_async(tasks.pass_gate, gate.path)
+        await gate.wait_for_async(1)
+        waiting = [pool.run_async(tasks.marked, never.path) for _ in range(3)]
+        assert (waiting[0].link is not None) == sent
+        for call in waiting:
+            call.cancel()
+        gate.open()
+        await blocker
+        assert await pool.run_async(tasks.double, 1) == 2
+        assert never.arrived() == 0
+
+
+def test_a_future_of_a_running_coroutine_can_be_cancelled(make_pool, gate):
+    with make_pool(1) as pool:
+        future = pool.submit(tasks.wait_for_cancel, gate.path)
+        told = []
+        future.add_done_callback(told.append)
+        gate.wait_for(1)
+        assert future.running() and future.cancel() and future.cancelled()
+        assert told == [future]
+        assert concurrent.futures.wait([future]).done == {future}
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result()
+        wait_until(lambda: gate.marks("cancelled"), what="the coroutine to be cancelled")
+        assert pool.run(tasks.double, 1) == 2
+
+
+def test_a_future_of_a_running_function_can_not_be_cancelled_unless_asked_for(make_pool, gate):
+    with make_pool(1) as pool:
+        future = pool.submit(tasks.pass_gate, gate.path, 5)
+        gate.wait_for(1)
+        assert not future.cancel()
+        gate.open()
+        assert future.result() == 5
+
+
+@pytest.mark.parametrize("func", [tasks.spin, tasks.sleep_behind])
+def test_a_running_function_is_interrupted_where_asked_to(make_pool, gate, func):
+    with make_pool(1) as pool:
+        pid = pool.run(tasks.pid)
+        future = pool.options(cancel_running="interrupt", grace=60).submit(func, gate.path)
+        gate.wait_for(1)
+        began = time.monotonic()
+        assert future.cancel()
+        assert pool.run(tasks.pid) == pid  # the worker is free, and the same
+        assert time.monotonic() - began < SOON
+        assert gate.marks("interrupted") == (func is tasks.spin)
+        assert pool.statistics().workers_lost == 0
+
+
+async def test_a_running_call_is_interrupted_when_its_time_is_over(make_pool, gate):
+    async with make_pool(1) as pool:
+        pid = await pool.run_async(tasks.pid)
+        calls = pool.options(cancel_running="interrupt", grace=60)
+        for limit in (lambda call: asyncio.wait_for(call, 0.2), _in_timeout, _in_cancelled_task):
+            arrived = gate.arrived()
+            with pytest.raises((TimeoutError, asyncio.CancelledError)):
+                await limit(calls.run_async(tasks.spin, gate.path))
+            assert await pool.run_async(tasks.pid) == pid
+            assert gate.marks("interrupted") == gate.arrived() <= arrived + 1
+
+
+async def _in_timeout(call):
+    async with asyncio.timeout(0.2):
+        await call
+
+
+async def _in_cancelled_task(call):
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0.2)
+    task.cancel()
+    await task
+
+
+def test_a_timeout_interrupts_too(make_pool, gate):
+    with make_pool(1) as pool:
+        pid = pool.run(tasks.pid)
+        with pytest.raises(TimeoutError):
+            pool.options(timeout=0.2, cancel_running="interrupt", grace=60).run(
+                tasks.spin, gate.path)
+        assert pool.run(tasks.pid) == pid
+
+
+def test_a_function_that_does_not_end_is_ended_with_its_worker(make_pool, gate):
+    with make_pool(1) as pool:
+        pid = pool.run(tasks.pid)
+        future = pool.options(cancel_running="interrupt", grace=0.3).submit(
+            tasks.spin_stubbornly, gate.path)
+        gate.wait_for(1)
+        assert future.cancel()
+        assert pool.run(tasks.pid) != pid
+        assert not is_alive(pid)
+        assert gate.marks("interrupted") == 1
+        assert pool.statistics().workers_lost == 0  # the pool wanted it
+
+
+def test_a_running_function_is_killed_where_asked_to(make_pool, gate):
+    with make_pool(1, cancel_running="kill") as pool:
+        pid = pool.run(tasks.pid)
+        future = pool.submit(tasks.spin, gate.path)
+        gate.wait_for(1)
+        assert future.cancel()
+        assert pool.run(tasks.pid) != pid
+        assert gate.marks("interrupted") == 0
+
+
+def test_leaving_a_map_ends_what_runs_where_asked_to(make_pool, gate):
+    with make_pool(2) as pool:
+        pids = set(pool.run_on_all(tasks.pid))
+        results = pool.options(cancel_running="interrupt", grace=60).map(
+            tasks.spin, [gate.path] * 10)
+        gate.wait_for(2)
+        results.close()
+        assert set(pool.run_on_all(tasks.pid)) == pids
+        assert gate.marks("interrupted") == gate.arrived() == 2
+
+
+async def test_what_is_interrupted_is_the_task_that_is_meant(make_pool, gate, tmp_path):
+    """Those before and behind it on the same worker are done as if nothing had been."""
+    async with make_pool(1, qsize=10) as pool:
+        await pool.run_async(tasks.pid)
+        calls = pool.options(cancel_running="interrupt", grace=60)
+        before = [calls.run_async(tasks.double, x) for x in range(3)]
+        meant = [calls.run_async(tasks.spin, gate.path) for _ in range(3)]
+        behind = [calls.run_async(tasks.double, x) for x in range(3)]
+        await gate.wait_for_async(1)
+        for call in meant:
+            call.cancel()
+        assert [await call for call in before + behind] == [0, 2, 4, 0, 2, 4]
+        assert gate.arrived() == 1
+
+
+def test_cancelling_what_is_done_already_harms_nobody(make_pool):
+    """The interrupt comes when another task runs, or none."""
+    with make_pool(1, cancel_running="kill") as pool:
+        pid = pool.run(tasks.pid)
+        for _ in range(200):
+            future = pool.submit(tasks.double, 1)
+            while not (future.running() or future.done()):
+                time.sleep(0)
+            future.cancel()
+            assert pool.submit(tasks.double, 2).result() == 4
+        if pool.run(tasks.pid) == pid:
+            assert pool.statistics().workers_lost == 0
+
+
+# --- Contexts
+
+
+@pytest.fixture
+def level():
+    root = logging.getLogger()
+    before = root.level
+    yield root.setLevel
+    root.setLevel(before)
+
+
+def test_context_variables_travel_on_request(pool):
+    token = tasks.request.set("mine")
+    try:
+        assert pool.run(tasks.request_here) == "none"
+        calls = pool.options(context=True)
+        assert calls.run(tasks.request_here) == "mine"
+        assert calls.submit(tasks.request_here).result() == "mine"
+        assert list(calls.map(tasks.request_for, [1, 2])) == [(1, "mine"), (2, "mine")]
+        assert pool.run(tasks.request_here) == "none"
+    finally:
+        tasks.request.reset(token)
+
+
+def test_a_task_does_not_change_the_context_of_others(make_pool):
+    with make_pool(1) as pool:
+        pool.options(context=True).run(tasks.change_request, "changed")
+        assert pool.run(tasks.request_here) == "none"
+
+
+async def test_coroutines_that_overlap_have_contexts_of_their_own(make_pool):
+    async with make_pool(1, qsize=10) as pool:
+        async def ask(name):
+            tasks.request.set(name)
+            return await pool.options(context=True).run_async(tasks.request_after, 0.05)
+
+        names = [f"request {n}" for n in range(10)]
+        assert await asyncio.gather(*map(ask, names)) == names
+
+
+def test_the_level_of_logging_travels_on_request(pool, level):
+    for number in logging.DEBUG, logging.ERROR:
+        level(number)
+        assert pool.options(context=True).run(tasks.log_level) == number
+
+
+def test_a_context_variable_of_a_script_travels(tmp_path):
+    assert run_script("""
+import contextvars
+from distex import Pool
+
+user = contextvars.ContextVar("user", default="nobody")
+
+def ask():
+    return user.get()
+
+with Pool(1) as pool:
+    user.set("me")
+    print(pool.run(ask), pool.options(context=True).run(ask))
+""", tmp_path) == ["nobody me"]
+
+
+def test_a_warning_in_a_worker_is_seen(tmp_path):
+    from .support import Script
+
+    with Script("""
+import warnings
+from distex import Pool
+
+with Pool(1) as pool:
+    pool.run(warnings.warn, "look here", UserWarning)
+""", tmp_path) as script:
+        script.finish()
+        assert "UserWarning: look here" in script.stderr
+
+
+# --- A bound on what is under way
+
+
+def test_a_full_pool_lets_callers_wait(make_pool, gate):
+    with make_pool(1, max_pending=3) as pool:
+        futures = [pool.submit(tasks.pass_gate, gate.path, x) for x in range(3)]
+        more = threading.Thread(target=lambda: futures.append(pool.submit(tasks.double, 5)))
+        more.start()
+        gate.wait_for(1)
+        more.join(0.05)
+        assert more.is_alive() and len(futures) == 3
+        gate.open()
+        more.join(SOON)
+        assert [future.result() for future in futures] == [0, 1, 2, 10]
+        assert pool.run(tasks.double, 1) == 2
+
+
+def test_a_full_pool_refuses_where_asked_to(make_pool, gate):
+    with make_pool(1, max_pending=2, when_full="raise") as pool:
+        futures = [pool.submit(tasks.pass_gate, gate.path, x) for x in range(2)]
+        for call in (pool.submit, pool.run, pool.options(retries=1).submit):
+            with pytest.raises(PoolFull, match="has 2 tasks already"):
+                call(tasks.double, 1)
+        gate.open()
+        assert [future.result() for future in futures] == [0, 1]
+        wait_until(lambda: pool._admission._inside == 0, what="room")
+        assert pool.run(tasks.double, 1) == 2
+
+
+async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
+    async with make_pool(1, max_pending=2) as pool:
+        waiting = [asyncio.create_task(pool.run_async(tasks.pass_gate, gate.path, x))
+                   for x in range(20)]
+        await gate.wait_for_async(1)
+        assert pool.dispatcher.outstanding == 2
+        for task in waiting[5:10]:
+            task.cancel()
+        gate.open()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [x for x in results if isinstance(x, int)] == [*range(5), *range(10, 20)]
+        await wait_until_async(lambda: pool._admission._inside == 0, what="room")
+
+
+async def test_a_full_pool_refuses_calls_of_coroutines_where_asked_to(make_pool, gate):
+    async with make_pool(1, max_pending=1, when_full="raise") as pool:
+        first = pool.run_async(tasks.pass_gate, gate.path, 1)
+        with pytest.raises(PoolFull):
+            pool.run_async(tasks.double, 1)
+        gate.open()
+        assert await first == 1
+        await asyncio.sleep(0)
+        assert await pool.run_async(tasks.double, 1) == 2
+
+
+async def test_waiting_for_room_on_the_pools_own_loop_is_refused(make_pool, gate):
+    async with make_pool(1, max_pending=1) as pool:
+        first = pool.submit(tasks.pass_gate, gate.path)
+        with pytest.raises(RuntimeError, match="block the event loop"):
+            pool.submit(tasks.double, 1)
+        gate.open()
+        await asyncio.wrap_future(first)
+
+
+# --- What a service wants to know, and to do
+
+
+def test_each_lost_worker_is_told(make_pool):
+    told = []
+    with make_pool(1, on_worker_lost=told.append) as pool:
+        pid = pool.run(tasks.pid)
+        with pytest.raises(WorkerLost):
+            pool.run(tasks.exit_worker, 5)
+        assert pool.run(tasks.double, 1) == 2
+        (lost,) = told
+        assert (lost.pid, lost.exitcode, lost.out_of_memory) == (pid, 5, False)
+        statistics = pool.statistics()
+        assert (statistics.workers_lost, statistics.tasks_lost) == (1, 1)
+        assert statistics.tasks_done >= 2
+    assert len(told) == 1
+
+
+def test_a_hook_that_fails_harms_nobody(make_pool, caplog):
+    def hook(lost):
+        raise ValueError("the hook's own")
+
+    with make_pool(1, on_worker_lost=hook) as pool:
+        with pytest.raises(WorkerLost):
+            pool.run(tasks.exit_worker, 5)
+        assert pool.run(tasks.double, 1) == 2
+    assert "on_worker_lost failed" in caplog.text
+
+
+def test_kill_ends_everything_at_once(make_pool, gate):
+    with make_pool(2) as pool:
+        pids = pool.run_on_all(tasks.pid)
+        futures = [pool.submit(tasks.spin_stubbornly, gate.path) for _ in range(5)]
+        gate.wait_for(2)
+        pool.kill()
+        assert not any(map(is_alive, pids))
+        assert all(isinstance(future.exception(), PoolClosed) for future in futures)
+        with pytest.raises(RuntimeError):
+            pool.submit(abs, 1)
+
+
+async def test_kill_of_an_asynchronous_pool(make_pool, gate):
+    async with make_pool(2) as pool:
+        calls = [pool.run_async(tasks.spin_stubbornly, gate.path) for _ in range(5)]
+        await gate.wait_for_async(2)
+        await pool.kill_async()
+        for call in calls:
+            with pytest.raises(PoolClosed):
+                await call
+
+
+# --- Wrong options
+
+
+@pytest.mark.parametrize(("options", "error"), [
+    ({"retries": -1}, ValueError), ({"retries": 1.5}, TypeError), ({"retries": True}, TypeError),
+    ({"timeout": 0}, ValueError), ({"timeout": -1}, ValueError),
+    ({"timeout": float("inf")}, ValueError), ({"cancel_running": "stop"}, ValueError),
+    ({"grace": 0}, ValueError),
+])
+def test_options_that_make_no_sense(pool, options, error):
+    with pytest.raises(error):
+        pool.options(**options)
+    with pytest.raises(error):
+        TaskOptions(**options)
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    ({"retries": -1}, ValueError), ({"cancel_running": "stop"}, ValueError),
+    ({"max_pending": 0}, ValueError), ({"max_pending": 1.5}, TypeError),
+    ({"when_full": "explode"}, ValueError), ({"on_worker_lost": 5}, TypeError),
+])
+def test_arguments_of_a_pool_that_make_no_sense(arguments, error):
+    with pytest.raises(error):
+        Pool(1, **arguments)
