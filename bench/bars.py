@@ -127,10 +127,12 @@ def _latency(m: Medians) -> Iterator[Bar]:
 
 
 def _spin(m: Medians) -> Iterator[Bar]:
-    name = "latency/unpinned"
-    yield Bar("5", "latency unpinned: run_async p50 without spin / with spin",
-              _ratio(m.get(name, ASYNC, "", "p50"), m.get(name, f"{ASYNC}, spin", "", "p50")),
-              5.0, True, name)
+    for name, text in (
+        ("latency/unpinned", "unpinned"), ("latency/apart", "client and worker on a CPU each")
+    ):
+        yield Bar("5", f"latency, {text}: run_async p50 without spin / with spin",
+                  _ratio(m.get(name, ASYNC, "", "p50"), m.get(name, f"{ASYNC}, spin", "", "p50")),
+                  5.0, True, name)
     yield Bar("5", "CPU used when the spin time has passed idle",
               m.get("idle", "distex spin", "", "load"), 0.01, False, "idle", "share")
 

@@ -34,7 +34,14 @@ class Session:
         self.workers = workers
         self.options = options
         self.counts: dict[Any, int] = {}
+        self._cpus = sorted(os.sched_getaffinity(0))
         self._pool: Any = None
+
+    def two_cpus(self) -> list[int]:
+        """Two of the CPUs that this process could run on when it started."""
+        if len(self._cpus) < 2:
+            raise NotImplementedError("there is one CPU only")
+        return self._cpus[:2]
 
     def open(self, workers: int) -> Any:
         """A pool for one measurement alone; the caller closes it."""

@@ -94,6 +94,8 @@ def command(peer: str, more: dict[str, str]) -> tuple[list[str], dict[str, str]]
     inherited = {**os.environ, **more}
     variables = {
         **inherited,
+        # as in an installed package, the modules are compiled once and not at each start
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": os.pathsep.join(path),
         # distex 0.7.2 looks its worker's script up
         "PATH": os.pathsep.join([str(Path(python).parent), inherited.get("PATH", os.defpath)]),

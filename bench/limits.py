@@ -35,9 +35,10 @@ def _raw(*args: str | int) -> list[float]:
     return [int(line) * 1e-9 for line in output.split()]
 
 
-def ping(session: Session, calls: int, seconds: float) -> Figures:
+def ping(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
     """64 bytes to another process and back."""
-    return describe(_raw("ping", calls + 200)[200:])
+    cpus = session.two_cpus() if apart else ()
+    return describe(_raw("ping", *cpus, calls + 200)[200:])
 
 
 def _repeats(size: int) -> int:

@@ -97,9 +97,13 @@ def describe(taken: list[float]) -> Figures:
     return {**percentiles, "calls": len(taken), "histogram": bins}
 
 
-def latency(session: Session, calls: int, seconds: float) -> Figures:
-    """One tiny task at a time."""
+def latency(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
+    """One tiny task at a time; apart: this process on one CPU, and the workers on another."""
     pool = session.pool()
+    if apart:
+        here, there = session.two_cpus()
+        for pid in usage.tree(os.getpid()):
+            usage.pin(pid, here if pid == os.getpid() else there)
     pool.time_calls(tasks.double, 1, WARM_UP_CALLS, seconds / 4)
     with usage.Meter() as meter:
         taken = pool.time_calls(tasks.double, 1, calls, seconds)

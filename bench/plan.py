@@ -178,6 +178,25 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
     )
 
 
+def _apart(calls: int) -> Experiment:
+    """What busy polling is for. Left alone the kernel often puts client and worker on one CPU,
+    where to wake the other is cheap, and then there is little to gain."""
+    return Experiment(
+        "latency/apart",
+        "Latency of one tiny task, client and worker on a CPU each",
+        "latency",
+        (
+            Row("distex async", "run_async"),
+            Row("distex", "run"),
+            Row("distex async", "run_async, spin", options={"spin": 0.01}),
+            Row("distex", "run, spin", options={"spin": 0.01}),
+            Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+        ),
+        (Figure("p50", "p50", "seconds"), Figure("p99", "p99", "seconds"), CPU),
+        {"": {"calls": calls, "seconds": calls / 2000, "apart": True}},
+    )
+
+
 def _idle() -> Experiment:
     return Experiment(
         "idle",
@@ -421,6 +440,7 @@ def experiments(quick: bool) -> list[Experiment]:
             _map(2, 0.15, quick),
             _latency(True, 1000, quick),
             _latency(False, 500, quick),
+            _apart(500),
             _mixed(0.2),
             _first(),
             _data((KB, 64 * KB, MB, 64 * MB), 0.1, quick),
@@ -437,6 +457,7 @@ def experiments(quick: bool) -> list[Experiment]:
         _map(2, 0.4, quick),
         _latency(True, 5000, quick),
         _latency(False, 5000, quick),
+        _apart(5000),
         _idle(),
         _mixed(1.0),
         _first(),

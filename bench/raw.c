@@ -1,9 +1,11 @@
 /* The machine's limits, at C speed. All times are printed in nanoseconds, one to a line.
 
-   raw ping COUNT            64 bytes to a forked process and back over a socketpair
+   raw ping [CPU CPU] COUNT  64 bytes to a forked process and back over a socketpair, each on its CPU
    raw echo SIZE COUNT       SIZE bytes there, and when all have arrived, back
    raw memcpy SIZE COUNT     one copy of SIZE bytes
 */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +42,14 @@ static int receive_all(int fd, char *data, size_t size)
     return 1;
 }
 
+static void run_on(const char *cpu)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(atoi(cpu), &set);
+    if (sched_setaffinity(0, sizeof set, &set)) exit(1);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) return 2;
@@ -63,6 +73,7 @@ int main(int argc, char **argv)
     } else {
         pid_t pid = fork();
         if (pid < 0) return 1;
+        if (ping && argc == 5) run_on(argv[pid == 0 ? 3 : 2]);
         if (pid == 0) {
             close(pair[0]);
             while (receive_all(pair[1], data, size)) send_all(pair[1], data, size);

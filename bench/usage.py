@@ -1,4 +1,4 @@
-"""CPU time and memory of processes, from /proc."""
+"""CPU time and memory of processes, from /proc; the CPU that they run on."""
 
 import os
 import time
@@ -34,6 +34,12 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
         except OSError:  # it has ended
             continue
     return used
+
+
+def pin(pid: int, cpu: int) -> None:
+    """Have all threads of a process run on this CPU alone."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {cpu})
 
 
 class Meter:

@@ -68,15 +68,16 @@ class Window:
             self._queue.append(chunk)
         self._notify_caller(chunk)
 
-    def room(self) -> int:
-        """How many items the next chunk may have; 0: enough is on the way."""
+    def _policy(self) -> tuple[int, int]:
+        """Items that the next chunks should have, and that may be on the way."""
         cost = self._function.cost_ns
         workers = self._pool.capacity()
         size = max(1, min(int(CHUNK_NS / cost), CHUNK_ITEMS)) if cost else 1
         ahead = max(AHEAD_ITEMS, AHEAD_CHUNKS * size)
         if self._chunksize is not None:
-            limit = self._buffersize or workers * max(AHEAD_CHUNKS, ahead // self._chunksize)
-            return self._chunksize if len(self._live) < limit else 0
+            size = self._chunksize
+            return size, size * (
+                self._buffersize or workers * max(AHEAD_CHUNKS, ahead // size))
         if self._function.is_async:
             limit = workers * max(AHEAD_ITEMS, 2 * self._pool.qsize)
         else:
@@ -85,7 +86,16 @@ class Window:
         if self._buffersize is not None:
             limit = min(limit, self._buffersize)
             size = max(1, min(size, limit // (2 * workers)))
-        return max(0, min(size, limit - self._items))
+        return size, limit
+
+    def _room(self, size: int, limit: int) -> int:
+        if self._items + size <= limit:
+            return size
+        return 0 if self._chunksize is not None else max(0, limit - self._items)
+
+    def room(self) -> int:
+        """How many items the next chunk may have; 0: enough is on the way."""
+        return self._room(*self._policy())
 
     def add(self, items: list[Any]) -> None:
         """Send items off as one chunk."""
@@ -99,7 +109,8 @@ class Window:
 
     def fill(self, items: Iterator[Any]) -> None:
         """Send off as many items as there is room for."""
-        while not self.exhausted and (size := self.room()):
+        policy = self._policy()
+        while not self.exhausted and (size := self._room(*policy)):
             batch: list[Any] = []
             try:
                 batch.extend(itertools.islice(items, size))

@@ -1,6 +1,7 @@
 """Start: with whatever interpreter state there is, in whatever way the parent was started."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -56,6 +57,11 @@ def test_workers_have_the_parents_environment(make_pool, monkeypatch):
     monkeypatch.setenv("DISTEX_TEST_VARIABLE", "value")
     with make_pool(1) as pool:
         assert pool.run(os.getenv, "DISTEX_TEST_VARIABLE") == "value"
+
+
+def test_workers_have_the_garbage_collector_enabled_which_the_nanny_imports_without(make_pool):
+    with make_pool(1) as pool:
+        assert pool.run(gc.isenabled)
 
 
 def test_interpreter_options_are_passed_on(tmp_path):
