@@ -45,10 +45,11 @@ cdef extern from *:
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
     AHEAD_NS = 2_000_000
-    # tasks of less than this are packed onto one worker while it has less than PACK_NS to do:
-    # to wake another one costs more than to wait
+    # tasks of less than this are packed onto one worker while it has less than PACK_NS to do, or
+    # FAR_PACK_NS on another machine: to wake another one costs more than to wait
     TINY_NS = 25_000
     PACK_NS = 60_000
+    FAR_PACK_NS = 400_000
     # how many links are looked at when none is idle
     SCAN_LINKS = 32
     SLOT_BITS = 16
@@ -651,10 +652,11 @@ cdef class Dispatcher:
         """Whether the caller is on the thread of the pool's loop."""
         return PyThread_get_thread_ident() == self.thread
 
-    def connect(self, FrameWriter out, worker, bint may_have_lane=True):
+    def connect(self, FrameWriter out, worker, bint is_local=True):
         """Take a worker in; the handler for its frames."""
         link = WorkerLink(self, out, worker)
-        link.lane_wanted = not may_have_lane
+        link.lane_wanted = not is_local  # others can't have one
+        link.pack_ns = PACK_NS if is_local else FAR_PACK_NS
         self.links.append(link)
         link.idle_listed = True
         self.idle.append(link)
@@ -815,7 +817,7 @@ cdef class Dispatcher:
         cdef Py_ssize_t _i, n
         if 0 < cost_ns < TINY_NS:
             link = self.packing
-            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= PACK_NS
+            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= link.pack_ns
                     and link.has_room(cost_ns)):
                 return link
         while self.idle:

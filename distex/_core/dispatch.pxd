@@ -111,6 +111,8 @@ cdef class WorkerLink(FrameHandler):
     # the worker's lane, whether it was asked for or is not to be, and the call that has it
     cdef public object lane
     cdef bint lane_wanted
+    # what it may have to do while tiny tasks are still packed onto it
+    cdef double pack_ns
     cdef bint leased
     # asked to give back what it has not started; what it gave back in the present batch
     cdef bint recalled

@@ -78,12 +78,13 @@ class Transport:
 class Worker:
     """A worker that the dispatcher believes to have; it does what the test says."""
 
-    def __init__(self, dispatcher, name="worker"):
+    def __init__(self, dispatcher, name="worker", is_local=True):
         self.name = name
         self.gone = None
         self.transport = Transport()
         self.connection = Connection(dispatcher.loop, None, DEFAULT_LIMIT_BYTES)
-        self.connection.handler = self.link = dispatcher.connect(self.connection, self)
+        self.connection.handler = self.link = dispatcher.connect(
+            self.connection, self, is_local)
         self.connection.connection_made(self.transport)
 
     def __str__(self):
@@ -124,10 +125,11 @@ class Worker:
 class Pool:
     """A dispatcher on a loop of its own, and the tasks and workers for it."""
 
-    def __init__(self, qsize=2, workers=1):
+    def __init__(self, qsize=2, workers=1, local=True):
         self.loop = asyncio.new_event_loop()
         self.dispatcher = Dispatcher(self.loop, codec, qsize)
-        self.workers = [Worker(self.dispatcher, f"worker {i}") for i in range(workers)]
+        self.workers = [
+            Worker(self.dispatcher, f"worker {i}", local) for i in range(workers)]
         self.function = self.make_function("function")
 
     def __enter__(self):

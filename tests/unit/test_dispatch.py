@@ -244,6 +244,15 @@ def test_tiny_tasks_are_packed_onto_one_worker():
         assert sorted(len(worker.calls()) for worker in pool.workers) == [0, 0, 0, 20]
 
 
+@pytest.mark.parametrize(("local", "busy"), [(True, 4), (False, 1)])
+def test_more_of_them_are_packed_where_it_costs_more_to_wake_another(local, busy):
+    with Pool(qsize=2, workers=4, local=local) as pool:
+        pool.learn(1 * US)
+        for i in range(300):
+            pool.submit(i)
+        assert sum(bool(worker.calls()) for worker in pool.workers) == busy
+
+
 def test_tasks_that_are_not_tiny_are_spread():
     with Pool(qsize=4, workers=4) as pool:
         pool.learn(100 * US)
