@@ -45,6 +45,12 @@ def worker_storm(seconds: float, loop: LoopType) -> Report:
                      progress=partial(show, f"workers, {loop.name}"))
 
 
+def retried_storm(seconds: float, loop: LoopType) -> Report:
+    with Pool(4, qsize=4, worker_loop=loop, retries=50) as pool:
+        return storm(pool, killer(partial(worker_pids, pool)), seconds, calm=1.0, retried=True,
+                     progress=partial(show, f"workers, with retries, {loop.name}"))
+
+
 def nanny_storm(seconds: float, loop: LoopType) -> Report:
     with Pool(4, qsize=4, worker_loop=loop) as pool:
         return storm(pool, killer(partial(nanny_pids, pool)), seconds, interval=0.5, calm=1.0,
@@ -81,7 +87,8 @@ def races(seconds: float, loop: LoopType) -> str:
 def main(seconds: float) -> int:
     logging.getLogger("distex").setLevel(logging.CRITICAL)  # each death is a warning
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
-    rounds: list[Callable[[float, LoopType], object]] = [worker_storm, nanny_storm, races]
+    rounds: list[Callable[[float, LoopType], object]] = [
+        worker_storm, retried_storm, nanny_storm, races]
     if SSHD is not None:
         rounds += [sshd_storm, remote_nanny_storm]
     plan = list(itertools.product(rounds, (LoopType.uvloop, LoopType.asyncio)))

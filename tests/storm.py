@@ -1,6 +1,7 @@
 """A storm: a pool under full load of every kind, while something of it is killed again and again.
 
     load ──> submit, run, run_async, map ──> each outcome is right, or WorkerLost, or it is a fault
+                                             (with retries: is right, or it is a fault)
     killer ──every so often──> a worker, a nanny, an sshd ...
     calm ──> all workers are back, the rate is what it was
 
@@ -43,6 +44,7 @@ async def work_async(n: int) -> tuple[int, int]:
 class Tally:
     """What has become of the tasks so far."""
 
+    retried: bool = False  # whether the pool tries lost tasks again, so that none may be lost
     done: int = 0
     lost: int = 0
     faults: list[str] = field(default_factory=list)
@@ -53,8 +55,7 @@ class Tally:
         self.by_kind[kind] += 1
         if exc is None and result == (n, n * n):
             self.done += 1
-        elif isinstance(exc, WorkerLost):
-            # RETRIES: with Pool(retries=...) this is a fault too
+        elif isinstance(exc, WorkerLost) and not self.retried:
             self.lost += 1
         else:
             self.faults.append(f"{kind} of {n}: {result!r}, {exc!r}")
@@ -63,9 +64,9 @@ class Tally:
 class Load:
     """Keeps a pool busy with tasks of every kind, from threads of its own, until it is stopped."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, retried: bool = False) -> None:
         self.pool = pool
-        self.tally = Tally()
+        self.tally = Tally(retried)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
@@ -235,7 +236,7 @@ def rate(tally: Tally, seconds: float) -> float:
 
 def storm(
     pool: Pool, kill: Callable[[], int], seconds: float, interval: float = 0.05,
-    calm: float = 0.5, progress: Callable[[int, Tally], object] | None = None,
+    calm: float = 0.5, retried: bool = False, progress: Callable[[int, Tally], object] | None = None,
 ) -> Report:
     """Have a pool work while something is killed, and look whether it recovers.
 
@@ -245,10 +246,11 @@ def storm(
         seconds: how long.
         interval: seconds between kills.
         calm: seconds over which the rates before and after are measured.
+        retried: whether the pool tries lost tasks again: then all have to succeed.
         progress: called every second with the number of kills and what has been done.
     """
     kills = 0
-    with Load(pool) as load:
+    with Load(pool, retried) as load:
         before = rate(load.tally, calm)
         end = time.monotonic() + seconds
         shown = time.monotonic()

@@ -13,6 +13,9 @@ CI = settings.default.max_examples >= 10_000
 SECONDS = float(os.environ.get("STORM_SECONDS") or (20 if CI else 1))
 
 
+RETRIES = 50  # a task may happen to be on many workers that are killed
+
+
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize(("pids", "interval"), [(worker_pids, 0.05), (nanny_pids, 0.5)],
                          ids=["workers", "nannies"])
@@ -21,3 +24,12 @@ def test_every_task_has_one_right_result_or_worker_lost(make_pool, pids, interva
         report = storm(pool, killer(partial(pids, pool)), SECONDS, interval, calm=0.2)
     assert not report.tally.faults, report
     assert report.kills and report.after, report
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_with_retries_every_task_has_its_right_result(make_pool):
+    with make_pool(4, qsize=4, retries=RETRIES) as pool:
+        kill = killer(partial(worker_pids, pool))
+        report = storm(pool, kill, SECONDS, calm=0.2, retried=True)
+    assert not report.tally.faults, report
+    assert report.kills and not report.tally.lost, report
