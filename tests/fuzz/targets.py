@@ -27,6 +27,7 @@ from distex._core.futures import AsyncTask, ChunkTask
 from distex._core.protocol import Connection
 from distex.errors import ProtocolError
 from distex.messages import Configure, Hello, Ready, Serving, Spawn, Unpacker, Welcome, pack
+from distex.notes import Pages
 from distex.records import WorkerRecord
 
 HELLO, READY, RESULT, PART, ERROR, CANCELLED, WELCOME, FUNCTION, FORGET = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -173,13 +174,13 @@ def codec(data: bytes) -> None:
 
 def pool_side(data: bytes) -> None:
     """Whoever connects to the pool: a stranger, or a worker that may have lost its mind."""
-    async def make() -> supervisor.Supervisor:
-        return supervisor.Supervisor(supervisor.Settings(launchers=(Launcher(),)))
+    async def make() -> tuple[supervisor.Supervisor, WorkerRecord]:
+        pool = supervisor.Supervisor(supervisor.Settings(launchers=(Launcher(),)))
+        return pool, WorkerRecord(1, pool.hosts[0])
 
-    pool = loop.run_until_complete(make())
+    pool, record = loop.run_until_complete(make())
     pool._token = TOKEN
-    host = pool.hosts[0]
-    pool._workers[1] = host.workers[1] = record = WorkerRecord(1, host)
+    pool._workers[1] = record.host.workers[1] = record
     function = Function(pool.dispatcher.functions, "function", b"payload", [], False)
     news: list[Any] = []
     for task in (AsyncTask(function, (1,), {}, loop), ChunkTask(function, [1, 2], False, news.append),
@@ -222,7 +223,7 @@ class Worker(worker.Worker):
 
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
-    page = memoryview(bytearray(16)).cast("Q")
+    page = Pages().take()
     config = Configure(TOKEN, "/nowhere", "", 0, [], b"", {}, False, [], 0, 0, 0, 0.0)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
