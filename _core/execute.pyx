@@ -123,6 +123,8 @@ cdef class Runner(FrameHandler):
         self.queue = deque()
         self.jobs = {}
         self.page = page
+        if self.page.shape[0] <= ITEM:  # it is written to without a look at its bounds
+            raise ValueError("the page has no room for all notes")
 
     def connected(self, connection):
         self.connection = connection

@@ -27,7 +27,7 @@ from distex._core.futures import AsyncTask, ChunkTask
 from distex._core.protocol import Connection
 from distex.errors import ProtocolError
 from distex.messages import Configure, Hello, Ready, Serving, Spawn, Unpacker, Welcome, pack
-from distex.notes import PAGE_BYTES
+from distex.notes import Pages
 from distex.records import WorkerRecord
 
 HELLO, READY, RESULT, PART, ERROR, CANCELLED, WELCOME, FUNCTION, FORGET = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -223,7 +223,7 @@ class Worker(worker.Worker):
 
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
-    page = memoryview(bytearray(PAGE_BYTES)).cast("Q")
+    page = Pages().take()
     config = Configure(TOKEN, "/nowhere", "", 0, [], b"", {}, False, [], 0, 0, 0, 0.0)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
