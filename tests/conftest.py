@@ -53,7 +53,7 @@ def loop(request: pytest.FixtureRequest) -> Loop:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes a thousand processes, unless that is asked for."""
+    """Leave out what takes a thousand processes, or long, unless that is asked for."""
     if os.environ.get("PROFILE") != "ci":
         large = [item for item in items if item.get_closest_marker("large")]
         config.hook.pytest_deselected(items=large)

@@ -16,6 +16,7 @@ pytest.importorskip("numpy")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = {"distex", "limits", "multiprocessing.Pool", "ProcessPoolExecutor"}  # need no environment
+SMOKE = {"single/2", "first"}
 SMALLEST = {
     "seconds": 0.01, "calls": 20, "scale": 0.02, "count": 3, "in_flight": 100, "size": 1 << 16,
     "settle": 0.0, "naps": False, "warm_up": 100,
@@ -50,10 +51,11 @@ def test_the_plan_is_sound(quick: bool) -> None:
         assert all(row.peer in peers.PEERS or row.peer == "limits" for row in experiment.rows)
 
 
-# of those that differ in the number of workers alone, one
-@pytest.mark.parametrize("name", {
-    name.rpartition("/")[0] if name[-1].isdigit() else name: name
-    for name in names(quick=False)}.values())
+# of those that differ in the number of workers alone, one; of these most with PROFILE=ci only
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in SMOKE else pytest.mark.large) for name in {
+        name.rpartition("/")[0] if name[-1].isdigit() else name: name
+        for name in names(quick=False)}.values()])
 def test_each_experiment_gives_figures(name: str, tmp_path: Path) -> None:
     (experiment,) = [each for each in plan.experiments(False) if each.name == name]
     wanted = {"distex", "limits"} if name in ("mixed", "first", "flat/1000") else HERE
