@@ -289,6 +289,6 @@ class PoolMachine(RuleBasedStateMachine):
 def test_the_pool_does_what_the_model_says(loop_type):
     PoolMachine.worker_loop = loop_type
     PoolMachine.TestCase.settings = settings(
-        max_examples=60 if CI else 4, stateful_step_count=40 if CI else 20, deadline=None,
+        max_examples=30 if CI else 4, stateful_step_count=40 if CI else 20, deadline=None,
         suppress_health_check=list(HealthCheck))
     PoolMachine.TestCase("runTest").runTest()
