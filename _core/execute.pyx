@@ -314,10 +314,10 @@ cdef class Runner(FrameHandler):
             else:
                 args = self.codec.get(cursor, segments)
                 names = self.codec.get(cursor, segments)
-                if type(args) is not tuple:
-                    raise ProtocolError("the arguments of a call are no tuple")
                 if names is not None:
                     kwargs = dict(zip(names[::2], names[1::2]))
+            if type(args) is not tuple:
+                raise ProtocolError("the arguments of a call are no tuple")
             self.page[RUNNING] = id
             if self.page[UNWANTED] == id != 0:
                 raise TaskInterrupted()

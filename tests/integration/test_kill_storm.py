@@ -10,18 +10,20 @@ from hypothesis import settings
 from storm import killer, nanny_pids, storm, worker_pids
 
 CI = settings.default.max_examples >= 10_000
-SECONDS = float(os.environ.get("STORM_SECONDS") or (20 if CI else 1))
+ASKED = os.environ.get("STORM_SECONDS")
+SECONDS = float(ASKED or (20 if CI else 1))
+FEWER = float(ASKED or (10 if CI else 1))
 
 
 RETRIES = 50  # a task may happen to be on many workers that are killed
 
 
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.parametrize(("pids", "interval"), [(worker_pids, 0.05), (nanny_pids, 0.5)],
-                         ids=["workers", "nannies"])
-def test_every_task_has_one_right_result_or_worker_lost(make_pool, pids, interval):
+@pytest.mark.parametrize(("pids", "interval", "seconds"), [
+    (worker_pids, 0.05, SECONDS), (nanny_pids, 0.5, FEWER)], ids=["workers", "nannies"])
+def test_every_task_has_one_right_result_or_worker_lost(make_pool, pids, interval, seconds):
     with make_pool(4, qsize=4) as pool:
-        report = storm(pool, killer(partial(pids, pool)), SECONDS, interval, calm=0.2)
+        report = storm(pool, killer(partial(pids, pool)), seconds, interval, calm=0.2)
     assert not report.tally.faults, report
     assert report.kills and report.after, report
 
@@ -30,6 +32,6 @@ def test_every_task_has_one_right_result_or_worker_lost(make_pool, pids, interva
 def test_with_retries_every_task_has_its_right_result(make_pool):
     with make_pool(4, qsize=4, retries=RETRIES) as pool:
         kill = killer(partial(worker_pids, pool))
-        report = storm(pool, kill, SECONDS, calm=0.2, retried=True)
+        report = storm(pool, kill, FEWER, calm=0.2, retried=True)
     assert not report.tally.faults, report
     assert report.kills and not report.tally.lost, report

@@ -1,8 +1,8 @@
 """The public API in random order, against a model of what has to come of it.
 
-    submit, run_async, map, cancel, time out, kill a worker, shut down ──> pool
-                                      │                                     │
-                                      └──> model: what may come of each ────┴──> compared
+    submit, run_async, map, cancel, time out, kill a worker, scale, shut down ──> pool
+                                      │                                            │
+                                      └──> model: what may come of each ───────────┴──> compared
 
 Few examples in a plain run, more with PROFILE=ci.
 """
@@ -34,7 +34,7 @@ from . import tasks
 from .support import DEADLINE, wait_until
 
 CI = settings.default.max_examples >= 10_000
-WORKERS = 2
+WORKERS = 2  # to begin with
 
 
 def fails(value):
@@ -108,6 +108,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.loop = Loop()
         self.open = []  # calls whose end has not been looked at
         self.kills = 0
+        self.workers = WORKERS
         self.closed = False
 
     @initialize(lazy=st.booleans(), qsize=st.integers(1, 4))
@@ -243,12 +244,21 @@ class PoolMachine(RuleBasedStateMachine):
                 os.kill(random.choice(pids), signal.SIGKILL)
 
     @precondition(lambda self: not self.closed)
+    @rule(workers=st.integers(1, 3))
+    def scale(self, workers):
+        """No worker that was killed is in the way, once all of them answer."""
+        self.settle()
+        self.pool.scale(workers)
+        self.workers = workers
+        assert self.pool.total_workers() == workers
+
+    @precondition(lambda self: not self.closed)
     @rule()
     def settle(self):
         """In the end all workers are there and answer."""
         def all_answer():
             try:
-                return self.pool.run_on_all(tasks.double, 1) == [2] * WORKERS
+                return self.pool.run_on_all(tasks.double, 1) == [2] * self.workers
             except WorkerLost:
                 return False
 
@@ -272,7 +282,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_more_workers_than_asked_for(self):
-        assert self.pool is None or self.pool.total_workers() <= WORKERS
+        assert self.pool is None or self.pool.total_workers() <= self.workers
 
     def teardown(self):
         if self.pool is not None:
@@ -289,6 +299,6 @@ class PoolMachine(RuleBasedStateMachine):
 def test_the_pool_does_what_the_model_says(loop_type):
     PoolMachine.worker_loop = loop_type
     PoolMachine.TestCase.settings = settings(
-        max_examples=60 if CI else 4, stateful_step_count=40 if CI else 20, deadline=None,
+        max_examples=30 if CI else 4, stateful_step_count=40 if CI else 20, deadline=None,
         suppress_health_check=list(HealthCheck))
     PoolMachine.TestCase("runTest").runTest()

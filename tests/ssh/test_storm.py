@@ -9,7 +9,7 @@ from storm import killer, storm
 from distex import Pool
 
 CI = settings.default.max_examples >= 10_000
-SECONDS = float(os.environ.get("STORM_SECONDS") or (20 if CI else 1.5))
+SECONDS = float(os.environ.get("STORM_SECONDS") or (10 if CI else 1.5))
 
 
 @pytest.mark.timeout(SECONDS + 180)

@@ -282,9 +282,12 @@ def test_a_result_that_cant_be_pickled():
 def test_arguments_that_are_no_tuple():
     with Worker() as worker:
         frame = worker.call_frame(worker.function(identity), 1)
-        body = codec.encode(1)[0] + codec.encode(None)[0]
-        (answer,) = worker.answers(dataclasses.replace(frame, body=body))
-        assert isinstance(value_of(answer), ProtocolError)
+        unpacked = codec.encode(1)[0] + codec.encode(None)[0]
+        packed = codec.encode((1, None))[0]
+        for flags, body in (0, unpacked), (PACKED, packed):
+            frame = dataclasses.replace(frame, id=worker.next_id(), flags=flags, body=body)
+            (answer,) = worker.answers(frame)
+            assert isinstance(value_of(answer), ProtocolError)
 
 
 def test_arguments_that_cant_be_read():
