@@ -14,6 +14,7 @@ from setuptools import Extension, setup
 MODULES = ["framing", "codec", "dispatch", "lane", "futures", "protocol", "execute", "flatten"]
 BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
+JOBS = os.cpu_count() if POSIX else 0  # each in a process of its own
 
 SANITIZE = "-fsanitize=address,undefined"
 
@@ -44,7 +45,8 @@ setup(
         force=True,
         compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
         build_dir=f"build/{BUILD}/cython",
+        nthreads=JOBS,
     ),
     # so that builds do not take each other's files for theirs
-    options={"build": {"build_base": f"build/{BUILD}"}},
+    options={"build": {"build_base": f"build/{BUILD}"}, "build_ext": {"parallel": JOBS}},
 )
