@@ -358,7 +358,10 @@ cdef class WorkerLink(FrameHandler):
         if task.link is self and not self.lost:
             self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
             if task.limits is not None and task.limits.grace >= 0:
-                self.worker.interrupt(task.wire_id, task.limits.grace)
+                # once the frame has been sent, and those of others that are cancelled with it: a
+                # worker that is interrupted looks what else it is not to begin
+                self.dispatcher.loop.call_soon(
+                    self.worker.interrupt, task.wire_id, task.limits.grace)
 
     def forget(self, id):
         """Tell the worker that a function will not be called any more."""

@@ -317,7 +317,9 @@ cdef class Runner(FrameHandler):
                 if names is not None:
                     kwargs = dict(zip(names[::2], names[1::2]))
             if type(args) is not tuple:
-                raise ProtocolError("the arguments of a call are no tuple")
+                if self.codec.native:
+                    raise ProtocolError("the arguments of a call are no tuple")
+                args = tuple(args)  # the serializer does not know them
             self.page[RUNNING] = id
             if self.page[UNWANTED] == id != 0:
                 raise TaskInterrupted()
@@ -346,6 +348,8 @@ cdef class Runner(FrameHandler):
             self.page[RUNNING] = 0
             self._leave_fork()
             self.now_ns = distex_clock_ns()
+            if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
+                self.turn_end_ns = self.now_ns
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
         self.page[FINISHED] = id
         entry.took(<double>(self.now_ns - began))
@@ -424,6 +428,8 @@ cdef class Runner(FrameHandler):
             self.page[RUNNING] = 0
             self._leave_fork()
             self.now_ns = distex_clock_ns()
+            if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
+                self.turn_end_ns = self.now_ns
             if job.unsent:
                 self._send_results(job, PART)
             self._send_error(job.id, NOT_LOADED if entry.function is None else 0, exc)

@@ -322,13 +322,19 @@ def die_once(gate, value):
 # --- what is to be interrupted
 
 
+def compute_until(end):
+    # in a function of its own: a signal at the end of a loop's round is not caught by the 'try'
+    # that is around the loop in CPython 3.13
+    while time.monotonic() < end:
+        pass
+
+
 def spin(folder, seconds=60.0):
     """Compute, and say if that is interrupted."""
     end = time.monotonic() + seconds
     try:
         mark(folder)
-        while time.monotonic() < end:
-            pass
+        compute_until(end)
     except TaskInterrupted:
         mark(folder, "interrupted")
         raise
@@ -349,8 +355,7 @@ def spin_stubbornly(folder):
             if not begun:
                 mark(folder)
                 begun = True
-            while time.monotonic() < end:
-                pass
+            compute_until(end)
         except TaskInterrupted:
             mark(folder, "interrupted")
 
