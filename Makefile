@@ -9,8 +9,9 @@ PYTHON ?= python3
 # ci: as .ci/run wants it, 10,000 examples for the tests of framing, longer storms and races, and
 # 1,000 workers on 20 hosts
 export PROFILE ?= local
-# processes that share the tests; 0: this one runs them alone, and stops at breakpoints
-JOBS ?= auto
+# processes that share the tests, which wait a lot; 0: this one runs them alone, and stops at
+# breakpoints
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
