@@ -12,6 +12,8 @@ export PROFILE ?= local
 # processes that share the tests, which wait a lot; 0: this one runs them alone, and stops at
 # breakpoints
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
+# seconds for each test; 10,000 examples take their time
+TIMEOUT := $(if $(filter ci,$(PROFILE)),600,60)
 export DISTEX_BUILD ?= release
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -63,7 +65,7 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --hypothesis-profile $(PROFILE)
+	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --timeout $(TIMEOUT) --hypothesis-profile $(PROFILE)
 
 soak: $(BUILT) $(DEV)
 	SECONDS=$(SECONDS) $(RUN) tests/soak.py

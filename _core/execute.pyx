@@ -208,6 +208,8 @@ cdef class Runner(FrameHandler):
         return 0
 
     cdef int _enqueue(self, Job job) except -1:
+        if job.id in self.jobs:
+            raise ProtocolError(f"task {job.id} has come twice")
         self.queue.append(job)
         self.jobs[job.id] = job
         return 0
@@ -337,6 +339,8 @@ cdef class Runner(FrameHandler):
             else:
                 self.out.size = mark
                 if is_awaitable(value):
+                    if id in self.jobs:
+                        raise ProtocolError(f"task {id} has come twice")
                     job = Job.__new__(Job)
                     job.id = id
                     self.jobs[id] = job

@@ -98,6 +98,7 @@ class Elastic:
             raise
         finally:
             host.adding = None
+            self._end_growth(grown, host)
         return host.name
 
     def _growth(self, host: HostRecord) -> "asyncio.Future[None]":
@@ -106,6 +107,14 @@ class Elastic:
         grown.add_done_callback(lambda grown: grown.cancelled() or grown.exception())
         self._growing.setdefault(host, []).append(grown)
         return grown
+
+    def _end_growth(self, grown: "asyncio.Future[None]", host: HostRecord) -> None:
+        """Nobody waits for that any more."""
+        waiters = self._growing.get(host, [])
+        if grown in waiters:
+            waiters.remove(grown)
+        if not waiters:
+            self._growing.pop(host, None)
 
     async def _until(self, grown: "asyncio.Future[None]", host: HostRecord) -> None:
         """Wait for that."""
@@ -136,13 +145,14 @@ class Elastic:
         if host.launcher is None:
             self._refuse(host, reason)
             return True
-        waited_for = self.is_growing(host)
-        for grown in self._growing.pop(host, ()):
+        # who was told is in the list until the host is taken back: its other workers fail as well
+        waiters = self._growing.get(host, ())
+        for grown in waiters:
             if not grown.done():
                 error = PoolStartError(reason)
                 error.__cause__ = cause
                 grown.set_exception(error)
-        return waited_for
+        return bool(waiters)
 
     # --- by themselves
 
@@ -330,6 +340,8 @@ class Elastic:
                     if not worker.ready:
                         self._retire(worker)
                 raise
+            finally:
+                self._end_growth(grown, host)
         elif number < before:
             # those that have least to do, and of these the youngest
             surplus = sorted(host.staying, key=_readiness_to_go)[: before - number]

@@ -225,7 +225,10 @@ class Supervisor:
         if (record.link is None or record.link.lane is not None
                 or not record.host.is_local):
             raise ProtocolError(f"worker {hello.number} was not asked for a lane")
-        fd = os.dup(connection.transport.get_extra_info("socket").fileno())
+        sock = connection.transport.get_extra_info("socket")
+        if sock is None:
+            raise ProtocolError(f"the lane of worker {hello.number} is no socket")
+        fd = os.dup(sock.fileno())
         connection.abort()
         os.set_blocking(fd, True)
         record.link.lane = Lane(fd, self.dispatcher.codec, record, self.settings.spin)
@@ -270,7 +273,8 @@ class Supervisor:
         self, host: HostRecord, reason: str, cause: BaseException | None = None
     ) -> None:
         """A host is no use, and with it the pool, unless only the host was to be added."""
-        if self._stopping is None and not self.elastic.failed(host, reason, cause):
+        if (self._stopping is None and not host.leaving
+                and not self.elastic.failed(host, reason, cause)):
             self.start_failed(reason, cause)
 
     # --- watching
