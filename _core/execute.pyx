@@ -343,9 +343,9 @@ cdef class Runner(FrameHandler):
                         raise ProtocolError(f"task {id} has come twice")
                     job = Job.__new__(Job)
                     job.id = id
-                    self.jobs[id] = job
                     self.page[FINISHED] = id  # no plain function that could be interrupted
                     self._await(job, value)
+                    self.jobs[id] = job
                     return 0
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:

@@ -323,6 +323,22 @@ def test_a_forgotten_function_is_gone():
         assert worker.transport.aborted
 
 
+def test_a_coroutine_that_the_loop_refuses_leaves_nothing_behind():
+    with Worker() as worker:
+        def refuse(loop, coroutine, **kwargs):
+            loop.set_task_factory(None)
+            coroutine.close()
+            raise LookupError("no tasks here")
+
+        worker.loop.set_task_factory(refuse)
+        function = worker.function(forever)
+        frame = worker.call_frame(function)
+        (error,) = worker.answers(frame)
+        assert error.kind == ERROR
+        worker.gets(frame)  # nothing stands in the way of the same number: a lane has but one
+        assert not worker.violations
+
+
 @pytest.mark.parametrize("kind", [RESULT, ERROR, 1, 2])
 def test_frames_that_a_pool_does_not_send_are_refused(kind):
     with Worker() as worker:
