@@ -466,7 +466,12 @@ cdef class Runner(FrameHandler):
     cdef int _await(self, Job job, object awaitable) except -1:
         """Let a coroutine run on the loop; _awaited() answers for it."""
         job.from_coroutine = True
-        job.task = self.loop.create_task(_outcome(awaitable))
+        try:
+            job.task = self.loop.create_task(_outcome(awaitable))
+        except BaseException:  # of a task factory that a task has set
+            if hasattr(awaitable, "close"):
+                awaitable.close()
+            raise
         job.task.add_done_callback(partial(self._awaited, job, awaitable))
         return 0
 
