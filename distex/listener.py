@@ -9,7 +9,9 @@ What connects is a stranger until its Greeter knows it. Strangers are counted wh
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
 import socket
 import tempfile
@@ -28,6 +30,7 @@ from distex.secret import Secret
 logger = logging.getLogger("distex")
 
 WILDCARDS = ("0.0.0.0", "::")  # every address of this machine
+LAST_TURNS = 4  # of the loop: one to accept a connection, two to have its protocol know of it
 CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
 LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
 
@@ -155,10 +158,16 @@ class Listener:
             logger.warning("distex: a connection was dropped, the %d. so far: %s",
                            self.dropped, exc)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Listen no more, and drop those who have not said yet who they are."""
         self._closed = True
         if self._server is not None:
+            # asyncio leaves a socket open that it has accepted when its server is closed in the
+            # moment after: let nobody come any more, and have those let in who are at the door
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_path)
+            for _ in range(LAST_TURNS):
+                await asyncio.sleep(0)
             self._server.close()
         for gate, _ in self.gates.values():
             gate.close()

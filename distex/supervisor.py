@@ -522,7 +522,7 @@ class Supervisor:
             task.cancel()
         if self._tasks:  # a nanny that was being launched is taken down
             await asyncio.wait(self._tasks)
-        self.listener.close()
+        await self.listener.close()
         idle = error is None and self.running and not self.dispatcher.outstanding
         grace = options.STOP_TIMEOUT if idle else 0.0
         for record in self._workers.values():

@@ -521,6 +521,20 @@ async def test_after_asynchronous_shutdown_nothing_is_left(make_pool):
     assert files[0] == files[1]
 
 
+async def test_who_connects_in_the_moment_of_the_end_is_let_go(make_pool):
+    for turns in range(8):  # of the loop between the two
+        async with make_pool(1) as pool:
+            stranger = socket.socket(socket.AF_UNIX)
+            with stranger:
+                stranger.connect(pool._home.supervisor.listener._unix_path)
+                stopping = asyncio.ensure_future(pool.shutdown_async())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await stopping
+                stranger.setblocking(False)
+                assert stranger.recv(1) == b""
+
+
 def test_after_shutdown_no_future_is_pending(make_pool, gate):
     pool = make_pool(2)
     futures = [pool.submit(tasks.marked, gate.path) for _ in range(50)]
