@@ -185,7 +185,8 @@ def test_what_is_sent_to_a_pool_harms_nothing(target, tmp_path):
                lambda: listener.dropped)
     assert not listener.strangers
     assert not os.path.exists(bomb)
-    assert len(pool.workers()) == len(pool._home.supervisor.hosts) == 1
+    wait_until(lambda: len(pool.workers()) == len(pool._home.supervisor.hosts) == 1,
+               "nothing to be left of who joined")
     assert list(pool.map(tasks.double, range(100))) == [2 * x for x in range(100)]
     wait_until(lambda: descriptors() <= files + 2, "no descriptor more", descriptors)  # a lane
     gc.collect()
