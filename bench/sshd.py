@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import envs
 
+TESTS = str(Path(__file__).resolve().parents[1] / "tests")
 VARIABLE = "BENCH_SSHD"  # by which the peers find it
 SSH_CONFIG = """
 Host *
@@ -32,7 +33,9 @@ def running() -> Iterator[dict[str, str]]:
         OSError: there is none.
         ImportError: the tests, or what they need, are not there.
     """
-    from tests.ssh.support import SSHD, Sshd
+    if TESTS not in sys.path:
+        sys.path.append(TESTS)
+    from ssh.support import SSHD, Sshd
 
     if SSHD is None:
         raise OSError("there is no sshd: apt-get install openssh-server")

@@ -62,10 +62,7 @@ class Admission:
                            "more with max_pending")
 
     async def enter_async(self) -> None:
-        """As enter(), without blocking the loop."""
-        if not self.waits:
-            self.enter_at_once()
-            return
+        """Take room, or wait for it without blocking the loop."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
 
@@ -132,24 +129,22 @@ class AdmittedCaller:
         return await self._call_async(func, args, kwargs)
 
     def _call_async(self, func: Any, args: Any, kwargs: Any) -> Any:
-        try:
-            task = self._caller.call_async(func, args, kwargs)
-        except BaseException:
-            self._admission.leave()
-            raise
-        task.add_done_callback(self._admission.leave)
-        return task
+        return self._leaving(self._caller.call_async, func, args, kwargs)
 
-    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """See Caller."""
-        self._admission.enter(self._check_may_block)
+    def _leaving(self, make: Callable[..., Any], *call: Any) -> Any:
+        """What make(*call) gives, a future, which leaves when it is done."""
         try:
-            future = self._caller.call(func, args, kwargs)
+            future = make(*call)
         except BaseException:
             self._admission.leave()
             raise
         future.add_done_callback(self._admission.leave)
         return future
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """See Caller."""
+        self._admission.enter(self._check_may_block)
+        return self._leaving(self._caller.call, func, args, kwargs)
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """See Caller."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+from machine import is_alive
 
 DEADLINE = 20.0  # seconds; how long anything here may take before it counts as hung
 POLL = 0.005  # seconds between looks at a condition
@@ -35,14 +36,6 @@ async def wait_until_async(condition, timeout=DEADLINE, what="the condition"):
         assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
         await asyncio.sleep(POLL)
     return value
-
-
-def is_alive(pid):
-    """Whether a process is there and is no zombie."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def descendants(pid):

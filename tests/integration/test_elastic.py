@@ -8,11 +8,12 @@ import socket
 import threading
 
 import pytest
+from machine import is_alive
 
 from distex import HostError, Pool, PoolClosed, PoolStartError, WorkerInfo, WorkerLost
 
 from . import tasks
-from .support import Gate, is_alive, wait_until, wait_until_async
+from .support import Gate, wait_until, wait_until_async
 
 HERE = socket.gethostname()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from machine import is_alive
 
 from distex import Pool, PoolStartError, RemoteException, WorkerLost
 from distex.errors import DistexError
@@ -24,7 +25,6 @@ from .support import (
     Script,
     descendants,
     distex_folders,
-    is_alive,
     run_script,
     wait_until,
     wait_until_async,

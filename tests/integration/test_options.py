@@ -10,11 +10,12 @@ import threading
 import time
 
 import pytest
+from machine import is_alive
 
 from distex import Pool, PoolClosed, PoolFull, TaskOptions, WorkerLost
 
 from . import tasks
-from .support import Gate, is_alive, run_script, wait_until, wait_until_async
+from .support import Gate, run_script, wait_until, wait_until_async
 
 SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
 

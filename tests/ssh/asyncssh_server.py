@@ -10,8 +10,9 @@ import os
 import threading
 
 import asyncssh
+from machine import wait_until
 
-from .support import Sshd, wait_until
+from .support import Sshd
 
 PIECE_BYTES = 4096  # what the relay passes on at a time
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from machine import not_here, wait_until
 
 from distex import HostSpec, LoopType, Pool
 
 from .lan import Lan, why_not
-from .support import SSHD, Proxy, Sshd, not_here, wait_until
+from .support import SSHD, Proxy, Sshd
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,

@@ -9,50 +9,15 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
-import pytest
+from machine import DEADLINE, free_port, is_alive, wait_until
 
 from distex import HostSpec, SshOptions
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-DEADLINE = 30.0  # seconds; how long anything here may take before it counts as hung
 TESTS = str(Path(__file__).parents[1])  # here workers find the tests' modules
-POLL = 0.01  # seconds between looks at a condition
-
-
-def wait_until(condition, what="the condition", details=lambda: ""):
-    """Wait for ``condition()`` to be true; its value."""
-    deadline = time.monotonic() + DEADLINE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
-        time.sleep(POLL)
-    return value
-
-
-def not_here(reason):
-    """Skip the test: it needs what this machine does not have. Where all has to be tested, as in
-    .ci/run, that is a failure."""
-    if os.environ.get("DISTEX_TEST_ALL"):
-        pytest.fail(f"DISTEX_TEST_ALL is set, but {reason}")
-    pytest.skip(reason)
-
-
-def is_alive(pid):
-    """Whether a process is there and is no zombie."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def free_port():
-    """A port of this machine on which nobody listens now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def make_key(path):

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from machine import free_port
 
-from .support import free_port, make_command
+from .support import make_command
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import os
 import threading
 
 import pytest
+from machine import wait_until
 
 from distex import HostError, Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
 
-from .support import wait_until
 from .tasks import double
 
 

@@ -11,12 +11,13 @@ import asyncssh
 import cloudpickle
 import dill
 import pytest
+from machine import free_port, wait_until
 
 import distex
 from distex import HostError, HostSpec, Pool, PoolStartError
 from distex.messages import PYTHON
 
-from .support import free_port, make_command, make_key, wait_until
+from .support import make_command, make_key
 
 
 def start_error(spec, within=15.0, **arguments):

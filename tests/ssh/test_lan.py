@@ -6,11 +6,11 @@ import time
 from concurrent.futures import as_completed
 
 import pytest
+from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
 from distex.launch import stream
 
-from .support import is_alive, wait_until
 from .tasks import address, double
 
 KEEPALIVE = 1.5  # seconds

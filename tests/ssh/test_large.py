@@ -5,10 +5,10 @@ import collections
 import time
 
 import pytest
+from machine import wait_until
 
 from distex import Pool, WorkerLost
 
-from .support import wait_until
 from .tasks import address, note_and_wait
 
 HOSTS, WORKERS = 20, 50

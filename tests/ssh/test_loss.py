@@ -10,12 +10,13 @@ import time
 import numpy as np
 import psutil
 import pytest
+from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
 from distex.launch import stream
 
-from .support import TESTS, is_alive, make_command, wait_until
+from .support import TESTS, make_command
 from .tasks import double
 
 

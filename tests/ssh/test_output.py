@@ -4,10 +4,11 @@ import os
 import sys
 
 import pytest
+from machine import is_alive, wait_until
 
 from distex import Pool, WorkerLost
 
-from .support import is_alive, make_command, wait_until
+from .support import make_command
 
 
 def chatter(size):

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 import pytest
+from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
 
 from .asyncssh_server import AsyncSshd
-from .support import is_alive, wait_until
 from .tasks import double
 
 

@@ -6,10 +6,11 @@ import sys
 
 import cloudpickle
 import pytest
+from machine import wait_until
 
 from distex import PickleType, Pool, PoolStartError
 
-from .support import make_command, wait_until
+from .support import make_command
 
 TOOL = '''
 """A module that is only here."""

@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from machine import wait_until
 
 from distex import HostSpec, Pool, SshOptions, WorkerLost
 from distex.options import usable_cpus
 
-from .support import TESTS, wait_until
+from .support import TESTS
 from .tasks import async_double, double, fail
 
 

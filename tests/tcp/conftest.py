@@ -2,11 +2,12 @@
 for by the conftest one folder up."""
 
 import pytest
+from machine import wait_until
 
 from distex import Pool, TcpOptions
 from distex.secret import make
 
-from .support import Joiner, Server, wait_until
+from .support import Joiner, Server
 
 
 @pytest.fixture(scope="session")

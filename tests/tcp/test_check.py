@@ -1,8 +1,9 @@
 """python -m distex check, with hosts without ssh."""
 
 import pytest
+from machine import free_port
 
-from .support import Command, free_port, other_version
+from .support import Command, other_version
 
 
 @pytest.fixture

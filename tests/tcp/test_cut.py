@@ -4,13 +4,14 @@ import os
 import subprocess
 
 import pytest
+from machine import is_alive, not_here, wait_until
 
 from distex import PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
 from distex.launch import stream
 
 from . import tasks
-from .support import Joiner, Server, is_alive, not_here, wait_until
+from .support import Joiner, Server
 
 
 def ip(*arguments):

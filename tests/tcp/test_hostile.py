@@ -18,13 +18,14 @@ import time
 import psutil
 import pytest
 from hypothesis import settings
+from machine import wait_until
 
 from distex import messages, options
 from distex.gate import NANNY, PROBE, WORKER
 from distex.secret import Secret
 
 from . import tasks
-from .support import Server, wait_until
+from .support import Server
 
 pytestmark = pytest.mark.timeout(600)
 

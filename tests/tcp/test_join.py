@@ -7,12 +7,13 @@ import sys
 import threading
 
 import pytest
+from machine import free_port, is_alive, wait_until
 
 from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost
 from distex.relay import socket_address
 
 from . import tasks
-from .support import Command, free_port, is_alive, other_version, wait_until
+from .support import Command, other_version
 
 
 def wait_for_workers(pool, number):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .support import free_port
+from machine import free_port
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from machine import free_port, is_alive, wait_until
 
 from distex import HostError, HostSpec, Pool, PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
@@ -18,7 +19,7 @@ from distex.options import usable_cpus
 from distex.secret import Secret, default_path, make
 
 from . import tasks
-from .support import TESTS, Command, free_port, is_alive, other_version, wait_until
+from .support import TESTS, Command, other_version
 
 # --- work
 

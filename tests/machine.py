@@ -1,0 +1,43 @@
+"""What the tests ask of the machine they run on: waiting for conditions, processes, ports."""
+
+import os
+import socket
+import time
+
+import psutil
+import pytest
+
+DEADLINE = 30.0  # seconds; how long anything may take before it counts as hung
+POLL = 0.005  # seconds between looks at a condition
+
+
+def wait_until(condition, what="the condition", details=lambda: ""):
+    """Wait for ``condition()`` to be true; its value."""
+    deadline = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
+        time.sleep(POLL)
+    return value
+
+
+def not_here(reason):
+    """Skip the test: it needs what this machine does not have. Where all has to be tested, as in
+    .ci/run, that is a failure."""
+    if os.environ.get("DISTEX_TEST_ALL"):
+        pytest.fail(f"DISTEX_TEST_ALL is set, but {reason}")
+    pytest.skip(reason)
+
+
+def free_port():
+    """A port of this machine on which nobody listens now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def is_alive(pid):
+    """Whether a process is there and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
