@@ -518,8 +518,7 @@ cdef class WorkerLink(FrameHandler):
         self.retiring = True
         self.on_retired = on_retired
         if give_back and self.has_too_much():
-            self.recalled = True
-            self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+            self.recall()
         self._look_retired()
 
     def _look_retired(self):

@@ -131,7 +131,7 @@ cdef class Runner(FrameHandler):
         self.out = connection
 
     def writable(self):
-        self._schedule()
+        self._schedule(self._run_queue)
 
     # --- what comes in
 
@@ -214,10 +214,11 @@ cdef class Runner(FrameHandler):
         self.jobs[job.id] = job
         return 0
 
-    cdef int _schedule(self) except -1:
+    cdef int _schedule(self, object turn) except -1:
+        """Have the turn come, unless nothing waits, or one comes anyway."""
         if self.queue and not self.scheduled and not self.out.congested():
             self.scheduled = True
-            self.loop.call_soon(self._run_queue)
+            self.loop.call_soon(turn)
         return 0
 
     def _run_queue(self):
@@ -240,9 +241,7 @@ cdef class Runner(FrameHandler):
                 del self.jobs[job.id]
         self.now_ns = 0
         self._flush()
-        if self.queue and not self.scheduled and not self.out.congested():
-            self.scheduled = True
-            self.loop.call_soon(self._after_input)
+        self._schedule(self._after_input)
 
     def _after_input(self):
         """Go on in the next turn, not in this one: in between the loop reads what has come, and
@@ -349,11 +348,7 @@ cdef class Runner(FrameHandler):
                     return 0
                 self._send_value(id, 0, self.now_ns - began, value)
         except BaseException as exc:
-            self.page[RUNNING] = 0
-            self._leave_fork()
-            self.now_ns = distex_clock_ns()
-            if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
-                self.turn_end_ns = self.now_ns
+            self._failed(exc)
             self._send_error(id, NOT_LOADED if entry.function is None else 0, exc)
         self.page[FINISHED] = id
         entry.took(<double>(self.now_ns - began))
@@ -429,11 +424,7 @@ cdef class Runner(FrameHandler):
                 if self.now_ns >= self.turn_end_ns and job.done < job.calls:
                     return False
         except BaseException as exc:
-            self.page[RUNNING] = 0
-            self._leave_fork()
-            self.now_ns = distex_clock_ns()
-            if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
-                self.turn_end_ns = self.now_ns
+            self._failed(exc)
             if job.unsent:
                 self._send_results(job, PART)
             self._send_error(job.id, NOT_LOADED if entry.function is None else 0, exc)
@@ -455,6 +446,15 @@ cdef class Runner(FrameHandler):
         job.unsent += 1
         if job.results.size > RESULTS_BYTES or len(job.result_segments) > RESULTS_SEGMENTS:
             self._send_results(job, PART)
+        return 0
+
+    cdef int _failed(self, object exc) except -1:
+        """A call has raised this, or what is around it."""
+        self.page[RUNNING] = 0
+        self._leave_fork()
+        self.now_ns = distex_clock_ns()
+        if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
+            self.turn_end_ns = self.now_ns
         return 0
 
     cdef int _leave_fork(self) except -1:
@@ -491,7 +491,7 @@ cdef class Runner(FrameHandler):
                 ok, value = False, exc
             else:
                 self.queue.appendleft(job)
-                self._schedule()
+                self._schedule(self._run_queue)
                 return
         self.jobs.pop(job.id, None)
         if ok:

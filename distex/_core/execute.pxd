@@ -70,7 +70,8 @@ cdef class Runner(FrameHandler):
     cdef bint _send_now(self, Entry entry)
     cdef int _flush_before(self, Entry entry) except -1
     cdef int _enqueue(self, Job job) except -1
-    cdef int _schedule(self) except -1
+    cdef int _schedule(self, object turn) except -1
+    cdef int _failed(self, object exc) except -1
     cdef int _call(self, Entry entry, uint64_t id, int flags, Cursor* cursor,
                    list segments) except -1
     cdef bint _chunk(self, Job job) except -1

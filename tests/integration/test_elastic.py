@@ -1,6 +1,7 @@
 """Workers that come and go while the pool runs: scale, workers, and no task lost or run twice."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -228,21 +229,11 @@ def test_new_workers_that_die_while_they_start(make_pool, tmp_path):
 
 def test_the_pool_ends_while_it_grows(make_pool, gate):
     pool = make_pool(1, initializer=tasks.pass_gate_but_first, initargs=(gate.path,))
-    failures = []
-
-    def scale():
-        try:
-            pool.scale(3)
-        except BaseException as exc:
-            failures.append(exc)
-
-    scaling = threading.Thread(target=scale)
-    scaling.start()
-    gate.wait_for(3)
-    pool.shutdown()
-    scaling.join()
-    (failure,) = failures
-    assert isinstance(failure, PoolClosed)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        scaling = thread.submit(pool.scale, 3)
+        gate.wait_for(3)
+        pool.shutdown()
+        assert isinstance(scaling.exception(), PoolClosed)
 
 
 def test_tasks_go_on_while_workers_come_and_go(make_pool, tmp_path):
@@ -298,20 +289,12 @@ def test_none_while_the_first_are_started_again(make_pool, gate):
     """What is being added is removed: nothing is left of it."""
     with make_pool(1, initializer=tasks.pass_gate_but_first, initargs=(gate.path,)) as pool:
         pool.scale(0)
-        failures = []
-
-        def scale():
-            try:
-                pool.scale(2)
-            except HostError as exc:
-                failures.append(exc)
-
-        scaling = threading.Thread(target=scale)
-        scaling.start()
-        gate.wait_for(3)
-        pool.scale(0)
-        scaling.join()
-        assert "removed before its workers were ready" in str(failures[0])
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            scaling = thread.submit(pool.scale, 2)
+            gate.wait_for(3)
+            pool.scale(0)
+            with pytest.raises(HostError, match="removed before its workers were ready"):
+                scaling.result()
         assert pool._home.supervisor.hosts == []
         gate.open()
         pool.scale(1)
