@@ -16,9 +16,9 @@ class Statistics:
     """What has happened in a pool so far.
 
     Attributes:
-        tasks_done: that workers have answered, whatever the outcome; a chunk of a map is one.
-        tasks_lost: that failed with WorkerLost.
-        tasks_retried: that were sent again after a loss.
+        tasks_done: that workers have answered, whatever the outcome; each item of a map is one.
+        tasks_lost: that failed with WorkerLost; a chunk of a map is one.
+        tasks_retried: that were sent again after a loss; a chunk of a map is one.
         workers_lost: that died or were cut off, but for those that the pool itself ended.
         workers_recycled: that were replaced for their number of tasks or their memory.
         connections_dropped: that were none of the pool's, or did not speak as they should.
