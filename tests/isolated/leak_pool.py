@@ -40,7 +40,7 @@ def idle():
 
 
 def tasks():
-    for future in [pool.submit(identity, [x]) for x in range(200)]:
+    for future in [pool.submit(identity, [x]) for x in range(1000)]:
         future.result()
     pool.run(identity, "x")
     idle()
@@ -101,8 +101,8 @@ def lost_workers():
     idle()
 
 
-for step, rounds in [(tasks, 40), (exceptions, 40), (cancellations, 40), (asynchronous, 40),
-                     (maps, 40), (lost_workers, 8)]:
+for step, rounds in [(tasks, 1000), (exceptions, 400), (cancellations, 400), (asynchronous, 200),
+                     (maps, 200), (lost_workers, 100)]:
     must_stay_flat(step, rounds=rounds)
 
 
@@ -117,6 +117,6 @@ def new_functions():
 
 pool.shutdown()
 with Pool(1, qsize=4) as pool:
-    for step, rounds in [(tasks, 20), (exceptions, 20), (asynchronous, 20), (maps, 20),
-                         (new_functions, 200)]:
+    for step, rounds in [(tasks, 200), (exceptions, 200), (asynchronous, 200),
+                         (maps, 200), (new_functions, 200)]:
         must_stay_flat(step, f"{step.__name__} in the worker", rounds, lambda: pool.run(blocks))
