@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from machine import wait_until
 
-from distex import HostSpec, Pool, SshOptions, WorkerLost
+from distex import HostSpec, Pool, PoolStartError, SshOptions, WorkerLost
 from distex.options import usable_cpus
 
 from .support import TESTS
@@ -189,6 +189,23 @@ def test_a_key_with_a_passphrase(sshd, tmp_path):
     with Pool(0, sshd.spec(1, client_keys=tmp_path / "locked", passphrase=passphrase)) as pool:
         assert pool.run(double, 1) == 2
     assert asked == [str(tmp_path / "locked")]
+
+
+def test_a_key_in_the_agent(sshd, tmp_path, monkeypatch):
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", tmp_path / "agent"],
+                             stdout=subprocess.DEVNULL)
+    try:
+        wait_until((tmp_path / "agent").exists, "the agent to listen")
+        monkeypatch.setenv("HOME", str(tmp_path))  # where there are no keys
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        with pytest.raises(PoolStartError, match="ssh-add"):
+            Pool(0, sshd.spec(1, client_keys=()))
+        subprocess.run(["ssh-add", "-q", sshd.user_key], check=True)
+        with Pool(0, sshd.spec(1, client_keys=())) as pool:
+            assert pool.run(double, 1) == 2
+    finally:
+        agent.terminate()
+        agent.wait()
 
 
 def test_nothing_is_found_of_strangers(sshd):
