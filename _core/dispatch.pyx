@@ -16,7 +16,9 @@ Everything but Inbox.put, Dispatcher.submit and the end of a Function's life hap
 of the pool's loop.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memcpy
 
 from collections import deque
@@ -31,16 +33,27 @@ cdef extern from *:
     #if defined(_WIN32)
     #include <windows.h>
     static double distex_seconds(void) { return (double)GetTickCount64() / 1e3; }
+    static double distex_seconds_at_least(void) { return distex_seconds() + 0.02; }
     #else
     #include <time.h>
-    static double distex_seconds(void) {
+    static double distex_clock(clockid_t clock) {
         struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
+        clock_gettime(clock, &now);
         return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    }
+    static double distex_seconds(void) { return distex_clock(CLOCK_MONOTONIC); }
+    static double distex_seconds_at_least(void) {
+    #ifdef CLOCK_MONOTONIC_COARSE
+        return distex_clock(CLOCK_MONOTONIC_COARSE) + 0.01;
+    #else
+        return distex_seconds();
+    #endif
     }
     #endif
     """
     double distex_seconds() nogil
+    # now or up to 10 ms later: a tick of the kernel's clock, which can be read faster
+    double distex_seconds_at_least() nogil
 
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
@@ -172,6 +185,75 @@ cdef class Limits:
         self.grace = grace
 
 
+cdef class Deadlines:
+    """Tasks that all have the same time from their submission, in the order in which it ends: one
+    timer of the loop for all of them, as one for each would cost more than the task itself.
+
+    Args:
+        dispatcher: which has the tasks.
+        timeout: seconds.
+    """
+
+    def __init__(self, Dispatcher dispatcher, double timeout):
+        self.dispatcher = dispatcher
+        self.timeout = timeout
+
+    cdef int add(self, Task task) except -1:
+        """Its time begins."""
+        task.deadline = self.timeout + (
+            distex_seconds() if self.timeout < 1 else distex_seconds_at_least())
+        task.deadlines = self
+        task.before = self.last
+        task.after = NULL
+        if self.last != NULL:
+            (<Task>self.last).after = <PyObject*>task
+        else:
+            self.first = <PyObject*>task
+        self.last = <PyObject*>task
+        Py_INCREF(task)
+        return self.wake_in(self.timeout)
+
+    cdef int wake_in(self, double seconds) except -1:
+        if self.timer is None:
+            self.timer = self.dispatcher.loop.call_later(seconds, self._look)
+            self.dispatcher.timed.add(self)
+        return 0
+
+    cdef int remove(self, Task task) except -1:
+        """It has ended."""
+        if task.before != NULL:
+            (<Task>task.before).after = task.after
+        else:
+            self.first = task.after
+        if task.after != NULL:
+            (<Task>task.after).before = task.before
+        else:
+            self.last = task.before
+        task.before = task.after = NULL
+        task.deadlines = None
+        Py_DECREF(task)
+        return 0
+
+    def _look(self):
+        """Expire those whose time is over."""
+        cdef Task task
+        self.timer = None
+        self.dispatcher.timed.discard(self)
+        while self.first != NULL:
+            task = <Task>self.first
+            left = task.deadline - distex_seconds()
+            if left > 0:
+                self.wake_in(left)
+                return
+            self.dispatcher.expire(task)
+
+    def close(self):
+        """Nothing will be expired any more."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
+
+
 cdef class Task:
     """One call on its way. What it ends as is up to its subclasses, see futures.pyx."""
 
@@ -247,10 +329,17 @@ cdef class Task:
         """The worker says that it dropped or cancelled the task as it was asked to."""
         return 0
 
-    cdef int stop_timer(self) except -1:
-        timer, self.timer = self.timer, None
-        if timer is not None:
-            timer.cancel()
+    cdef int forget_deadline(self) except -1:
+        if self.deadlines is not None:
+            self.deadlines.remove(self)
+        return 0
+
+    cdef int leave_room(self) except -1:
+        # taken out first: another thread may be at it too
+        cdef Room room = self.room
+        self.room = None
+        if room is not None:
+            room.give_back()
         return 0
 
     @property
@@ -606,6 +695,7 @@ cdef class Dispatcher:
         self.links = []
         self.idle = []
         self.queue = deque()
+        self.timed = set()
 
     @property
     def outstanding(self):
@@ -676,6 +766,8 @@ cdef class Dispatcher:
             task.fail(make_exception(task))
         for link in list(self.links):
             link.lose(None, make_exception)
+        for deadlines in self.timed:
+            deadlines.close()
 
     def cancel_queued(self):
         """Cancel all that no worker has yet."""
@@ -707,36 +799,53 @@ cdef class Dispatcher:
         if self.closed is not None:
             return task.fail(self.closed(task))
         if task.limits is not None and task.limits.timeout > 0 and task.kind == CALL:
-            task.timer = self.loop.call_later(task.limits.timeout, self._expire, task)
+            self._set_deadline(task, task.limits)
         if self.spin:
             self.keep_awake()
         if not self.full and not self.queue:
             link = self.choose(self._cost(task), None)
             if link is not None:
-                if self.starts(task):
+                if task.start():
                     link.send(task)
+                else:
+                    task.forget_deadline()
                 return 0
             self.full = bool(self.links)
         self.queue.append(task)
         return 0
 
-    cdef bint starts(self, Task task) except -1:
+    cdef bint starts(self, Task task, double* now) except -1:
         """Whether it is to be sent now: False if it was cancelled, or its time is over though its
-        timer, which waits for the loop as all do, has not said so yet."""
-        if task.timer is not None and task.timer.when() <= self.loop.time():
-            task.stop_timer()
-            self._expire(task)
-            return False
-        return task.start()
+        timer, which waits for the loop as all do, has not said so yet.
 
-    def _expire(self, Task task):
+        now: what the clock says, 0 if nobody has looked.
+        """
+        if task.deadlines is not None:
+            if now[0] == 0:
+                now[0] = distex_seconds()
+            if task.deadline <= now[0]:
+                self.expire(task)
+                return False
+        if task.start():
+            return True
+        task.forget_deadline()
+        return False
+
+    cdef int _set_deadline(self, Task task, Limits limits) except -1:
+        if limits.deadlines is None or limits.deadlines.dispatcher is not self:
+            limits.deadlines = Deadlines(self, limits.timeout)
+        return limits.deadlines.add(task)
+
+    cdef int expire(self, Task task) except -1:
+        """Its time is over."""
         cdef WorkerLink link = task.link
-        task.timer = None
+        task.forget_deadline()
         where = "it waited for a worker" if link is None else f"it was on {link.worker}"
         task.expire(TimeoutError(
             f"{task.name} was not done within {task.limits.timeout:g} s: {where}"))
         if link is not None:
             link.cancel(task)
+        return 0
 
     def send_to(self, WorkerLink link, Task task):
         """Have a task done by one certain worker, behind all that it has already."""
@@ -798,6 +907,7 @@ cdef class Dispatcher:
         """Send what waits for as long as there is room."""
         cdef WorkerLink link
         cdef Task task
+        cdef double now = 0
         queue = self.queue
         while queue:
             task = queue[0]
@@ -806,7 +916,7 @@ cdef class Dispatcher:
                 self.full = bool(self.links)
                 return 0
             queue.popleft()
-            if self.starts(task):
+            if self.starts(task, &now):
                 link.send(task)
         if self.in_flight == 0 and self.on_drained is not None:
             callback, self.on_drained = self.on_drained, None

@@ -5,7 +5,6 @@
     ├── AsyncTask       awaitable in one event loop: run_async
     ├── ConcurrentTask  base of the concurrent.futures.Future that submit returns
     └── ChunkTask       several items of a map; values are taken out as they come
-    Caller              makes the first two and sends them off, for Pool's methods
 
 Task and future are one object: a million that wait cost little, and none is looked up.
 """
@@ -22,26 +21,18 @@ from concurrent.futures import Future as _Future
 from concurrent.futures._base import (
     CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING,
 )
-from asyncio import get_running_loop
 from logging import getLogger
 from threading import Condition
-from types import BuiltinFunctionType, FunctionType
-from weakref import WeakKeyDictionary
 
 from distex._core.codec cimport NUMBER_BYTES, Codec, Cursor, get_number, put_number
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
-from distex._core.framing cimport CALL, CHUNK, Buffer
+from distex._core.dispatch cimport Function, Task
+from distex._core.framing cimport CHUNK, Buffer
 from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
-from distex._core.lane cimport Lane
 from distex._core.references cimport list_end, list_item, list_set
 
-from distex._core.lane import LaneClosed
 from distex.errors import ProtocolError, annotate
 
 logger = getLogger("concurrent.futures")  # as the base class does
-
-# seconds until a worker that closed its lane is known to be dead
-LOSS_TIMEOUT = 30
 
 cdef extern from "Python.h":
     void PyObject_GC_Track(void* obj)
@@ -50,11 +41,6 @@ cdef extern from "Python.h":
     bint PyObject_IS_GC(object obj)
 
 cdef enum:
-    WAITING = 0
-    SENT = 1
-    DONE = 2
-    FAILED = 3
-    DROPPED = 4
     # what each chunk is meant to take that one is split into
     PIECE_NS = 1_000_000
     # flags of CHUNK: items are tuples of arguments
@@ -117,8 +103,7 @@ cdef class AsyncTask(Task):
         return self._hand_over(FAILED, exc)
 
     cdef int finish(self, int state, object value) except -1:
-        if self.timer is not None:
-            self.stop_timer()
+        self.forget_deadline()
         self.args = None
         self.kwargs = None
         self.function = None
@@ -130,7 +115,7 @@ cdef class AsyncTask(Task):
         try:
             self.inbox.put((self, state, value))
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
-            pass
+            self.leave_room()
         return 0
 
     # --- the caller's side: its loop's thread
@@ -142,6 +127,8 @@ cdef class AsyncTask(Task):
             PyObject_GC_Track(<void*>self)
         self.state = state
         self.value = value
+        if self.room is not None:
+            self.leave_room()
         if state == FAILED:
             self.unseen = True
         callbacks = self.callbacks
@@ -170,7 +157,7 @@ cdef class AsyncTask(Task):
         return True
 
     def _cancel_on_worker(self):
-        self.stop_timer()
+        self.forget_deadline()
         if self.link is not None:
             self.link.cancel(self)
         else:
@@ -344,6 +331,7 @@ cdef class ConcurrentTask(Task):
             self._state = FINISHED
         else:
             _Future.set_result(self, value)
+        self.leave_room()
         return 0
 
     cdef int fail(self, object exc) except -1:
@@ -358,6 +346,7 @@ cdef class ConcurrentTask(Task):
             self._state = FINISHED
         else:
             _Future.set_exception(self, exc)
+        self.leave_room()
         return 0
 
     cdef int drop(self) except -1:
@@ -369,8 +358,7 @@ cdef class ConcurrentTask(Task):
         return self.fail(CancelledError())
 
     cdef int _release(self) except -1:
-        if self.timer is not None:
-            self.stop_timer()
+        self.forget_deadline()
         self.args = None
         self.kwargs = None
         self.function = None
@@ -386,6 +374,7 @@ cdef class ConcurrentTask(Task):
             return True
         if not _Future.cancel(self):
             return False
+        self.leave_room()
         if self._state is CANCELLED:
             # tell those in wait() and as_completed() now, not when its turn would have come
             try:
@@ -410,6 +399,7 @@ cdef class ConcurrentTask(Task):
                 waiter.add_cancelled(self)
             self._condition.notify_all()
         self._invoke_callbacks()
+        self.leave_room()
         try:
             function.table.inbox.put(self._cancel_on_worker)
         except RuntimeError:  # the pool's loop is closed, and with it the worker is gone
@@ -417,7 +407,7 @@ cdef class ConcurrentTask(Task):
         return True
 
     def _cancel_on_worker(self):
-        self.stop_timer()
+        self.forget_deadline()
         if self.link is not None:
             self.link.cancel(self)
 
@@ -662,153 +652,3 @@ cdef class ChunkTask(Task):
         self.items = None
         self.values = None
         self.notify = None
-
-
-def _deliver(item):
-    """Take the outcome of a task out of the inbox of its caller's loop."""
-    cdef AsyncTask task = item[0]
-    task._set(item[1], item[2])
-
-
-cdef class Caller:
-    """The short way from Pool.run_async and Pool.submit to the dispatcher.
-
-    Args:
-        dispatcher: the pool's.
-        cache: ``cache.get(func)`` gives the Function for a callable; ``cache.steady`` is a
-            dictionary of those for plain functions that stay as they were pickled.
-        future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
-        limits: what is asked of each task, or None.
-    """
-
-    def __init__(self, Dispatcher dispatcher, cache, future_class, Limits limits=None):
-        self.limits = limits
-        self.dispatcher = dispatcher
-        self.lookup = cache.get
-        self.steady = cache.steady
-        self.future_class = future_class
-        self.inboxes = WeakKeyDictionary()
-
-    cdef Function _function(self, object func):
-        kind = type(func)
-        if kind is FunctionType or kind is BuiltinFunctionType:
-            function = self.steady.get(func)
-            if function is not None:
-                return <Function>function
-        return self.lookup(func)
-
-    def call_async(self, func, tuple args, dict kwargs):
-        """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop."""
-        cdef AsyncTask task = AsyncTask.__new__(AsyncTask)
-        task.loop = loop = get_running_loop()
-        if loop is not self.dispatcher.loop:
-            task.inbox = self.inboxes.get(loop)
-            if task.inbox is None:
-                task.inbox = self.inboxes.setdefault(loop, Inbox(loop, _deliver))
-        try:
-            task.function = self._function(func)
-        except Exception as exc:
-            task._set(FAILED, exc)
-            return task
-        task.args = args
-        if kwargs:
-            task.kwargs = kwargs
-        task.limits = self.limits
-        # Out of the garbage collector's sight: a million that wait would be walked through again
-        # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
-        # and those are dropped at its end; see _set().
-        PyObject_GC_UnTrack(<void*>task)
-        self.dispatcher.submit(task)
-        return task
-
-    def run(self, func, tuple args, dict kwargs):
-        """Have a worker call ``func(*args, **kwargs)``: what it returns, or raises.
-
-        By the lane of a worker that has nothing to do, if there is one: without the pool's loop.
-        """
-        cdef WorkerLink link
-        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
-            or type(func) is BuiltinFunctionType else None
-        if function is None or self.limits is not None and self.limits.timeout > 0:
-            return self.call(func, args, kwargs).result()
-        if PyThread_get_thread_ident() == self.dispatcher.thread:
-            return self.call(func, args, kwargs).result()  # raises
-        link = self.dispatcher.lease()
-        if link is None:
-            return self.call(func, args, kwargs).result()
-        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
-        task.function = function
-        task._state = RUNNING
-        task.args = args
-        task.kwargs = kwargs
-        task.limits = self.limits
-        link.lane_task = task
-        cdef Lane lane = link.lane
-        try:
-            self._exchange(lane, task)
-            value, lane.value = lane.value, None
-            error, lane.error = lane.error, None
-        except LaneClosed:
-            link.lane = None  # the worker is being lost; the task is told how it died
-            return self._await_loss(link, task)
-        except BaseException:
-            link.lane = None  # an interrupt: the answer will come when nobody asks any more
-            link.lane_wanted = False
-            raise
-        finally:
-            self.dispatcher.release(link)
-        if error is None:
-            return value
-        try:
-            raise error
-        finally:
-            error = None
-
-    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task):
-        """The outcome of a task whose worker is going: how it died, or that of another try."""
-        try:
-            return task.result(LOSS_TIMEOUT)
-        except TimeoutError:
-            if not link.lost or task._state is FINISHED:
-                raise
-        return task.result()  # it is being tried again
-
-    cdef int _exchange(self, Lane lane, Task task) except -1:
-        cdef Py_ssize_t mark
-        cdef Buffer scratch
-        cdef list segments
-        lane.prepare(task.function)
-        mark = lane.out.begin(CALL, 0, task.function.id, 0)
-        if task.put_native(lane.out, self.dispatcher.codec):
-            lane.out.end(mark)
-        else:
-            lane.out.size = mark
-            scratch = Buffer.__new__(Buffer)
-            segments = []
-            try:
-                task.put(scratch, self.dispatcher.codec, segments)
-            except BaseException as exc:
-                annotate(
-                    exc, f"raised while the arguments of {task.function.name} were being pickled")
-                lane.error = exc
-                return 0
-            lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,
-                           segments)
-        return lane.exchange()
-
-    def call(self, func, tuple args, dict kwargs):
-        """Have a worker call ``func(*args, **kwargs)``: its future."""
-        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
-        try:
-            task.function = self._function(func)
-        except Exception as exc:
-            task._exception = exc
-            task._state = FINISHED
-            return task
-        task._state = PENDING
-        task.args = args
-        if kwargs:
-            task.kwargs = kwargs
-        task.limits = self.limits
-        self.dispatcher.submit(task)
-        return task

@@ -220,6 +220,23 @@ def _ssh(m: Medians) -> Iterator[Bar]:
                   "bandwidth")
 
 
+def _safety(m: Medians) -> Iterator[Bar]:
+    for row in (ASYNC, SUBMIT):
+        for case in ("retries", "timeout", "interrupt", "max_pending",
+                     "all, and limits of workers"):
+            yield Bar("safe", f"single tasks, {row}: with {case} / without",
+                      m.get("safety/cost", row, case, "kept"), 0.95, True, "safety/cost")
+    for case in ("SIGKILL of the worker", "cancel", "timeout", "cancel, grace period, SIGKILL"):
+        yield Bar("safe", f"after {case}: the next task runs",
+                  m.get("safety/mishap", "distex", case, "next"), 0.1, False, "safety/mishap",
+                  "seconds")
+    yield Bar("safe", "after SIGKILL of the worker: the caller knows",
+              m.get("safety/mishap", "distex", "SIGKILL of the worker", "told"), 0.05, False,
+              "safety/mishap", "seconds")
+    yield Bar("safe", "tasks/s in the second after the last kill of a storm / before it",
+              m.get("safety/storm", "distex submit", "", "after"), 0.9, True, "safety/storm")
+
+
 def bars(results: dict[str, Any]) -> list[Bar]:
     """The bars of what was run."""
     medians = Medians(results)
@@ -227,6 +244,7 @@ def bars(results: dict[str, Any]) -> list[Bar]:
     return [
         bar
         for part in (
-            _single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant, _ssh)
+            _single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant, _ssh,
+            _safety)
         for bar in part(medians)
         if any(name.startswith(bar.only) for name in run)]

@@ -8,10 +8,12 @@ import heapq
 import math
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -225,6 +227,106 @@ def _peaks(had: dict[int, int]) -> list[int]:
         with contextlib.suppress(OSError):
             peaks.append(usage.peak(pid) - before)
     return peaks
+
+
+# --- trouble
+
+
+GRACE = 0.1  # seconds
+
+
+def mishap(session: Session, kind: str, times: int) -> Figures:
+    """How soon the next task runs after a worker was killed, or its task was given up; seconds
+    that were asked for do not count. The worst of several times.
+
+    kinds:
+        killed: the worker, with SIGKILL. ``told`` is when the caller knows.
+        cancelled, timed out: the task, and the function is interrupted.
+        stubborn: cancelled, but the function takes no notice, and is ended with its worker.
+    """
+    pool = session.pool().raw
+    next_runs, told = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(times):
+            begun = os.path.join(folder, str(i))
+            asked: dict[str, Any] = {"cancel_running": "interrupt", "grace": GRACE}
+            if kind == "timed out":
+                asked["timeout"] = 0.1
+            spin = tasks.spin_stubbornly if kind == "stubborn" else tasks.spin
+            (pid,) = pool.run_on_all(os.getpid)
+            submitted = time.monotonic()
+            future = pool.options(**asked).submit(spin, begun)
+            following = pool.submit(tasks.clock)
+            while not os.path.exists(begun):
+                time.sleep(0.001)
+            began = time.monotonic()
+            if kind == "killed":
+                os.kill(pid, signal.SIGKILL)
+                future.exception()
+                told.append(time.monotonic() - began)
+            elif kind == "timed out":
+                began = submitted + asked["timeout"]
+            else:
+                future.cancel()
+                began += GRACE if kind == "stubborn" else 0
+            next_runs.append(following.result() - began)
+    return {"next": max(next_runs), **({"told": max(told)} if told else {})}
+
+
+def cost(
+    session: Session, asked: dict[str, Any], options: dict[str, Any], in_flight: int,
+    seconds: float, pairs: int
+) -> Figures:
+    """Single tasks of which something is asked, against those of which nothing is, in turns."""
+    assert session.peer is not None
+    pool = session.pool()
+    other = session.peer(session.workers, asked=asked, **options)
+    try:
+        count = _count(session, in_flight, lambda count: pool.burst(
+            tasks.double, range(count), in_flight), seconds, 200, 1_000_000)
+        other.burst(tasks.double, range(count), in_flight)
+        ratios = []
+        for _ in range(pairs):
+            taken = []
+            for each in (pool, other):
+                start = time.perf_counter()
+                each.burst(tasks.double, range(count), in_flight)
+                taken.append(time.perf_counter() - start)
+            ratios.append(taken[0] / taken[1])
+    finally:
+        other.close()
+    return {"kept": statistics.median(ratios)}
+
+
+def recovery(session: Session, seconds: float, storm: float) -> Figures:
+    """Single tasks while a worker is killed every 50 ms, and in the second after the last kill,
+    against those before."""
+    pool = session.pool()
+    kill = session.pool().raw
+    count = _count(session, "recovery", lambda count: pool.burst(
+        tasks.double, range(count), 1000), seconds, 200, 1_000_000)
+
+    def rate(for_seconds: float) -> float:
+        done, began = 0, time.perf_counter()
+        while (taken := time.perf_counter() - began) < for_seconds:
+            pool.burst(tasks.double, range(count), 1000)
+            done += count
+        return done / taken
+
+    before = rate(1.0)
+    stop = threading.Event()
+
+    def kill_workers() -> None:
+        while not stop.wait(0.05):
+            if pids := [worker.pid for worker in kill.workers()]:
+                os.kill(random.choice(pids), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    during = rate(storm)
+    stop.set()
+    killer.join()
+    return {"before": before, "during": during / before, "after": rate(1.0) / before}
 
 
 # --- starting

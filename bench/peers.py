@@ -164,13 +164,16 @@ class Distex(Peer):
     module = "distex"
     waits_ready = True
 
-    def __init__(self, workers: int, **options: Any) -> None:
+    def __init__(
+        self, workers: int, asked: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         import distex
 
         _check_options(distex.Pool, options)
-        self._pool = distex.Pool(workers, **options)
-        self.start = self._pool.submit
-        self.call = self._pool.run
+        self.raw = self._pool = distex.Pool(workers, **options)
+        calls = self._pool.options(**asked) if asked else self._pool
+        self.start = calls.submit
+        self.call = calls.run
 
     def map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool
@@ -187,7 +190,9 @@ class DistexAsync(AsyncPeer):
     module = "distex"
     waits_ready = True
 
-    def __init__(self, workers: int, **options: Any) -> None:
+    def __init__(
+        self, workers: int, asked: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         import distex
 
         _check_options(distex.Pool, options)
@@ -197,7 +202,7 @@ class DistexAsync(AsyncPeer):
             return await distex.Pool(workers, **options).__aenter__()
 
         self._pool = self._run(make())
-        self.start = self._pool.run_async
+        self.start = (self._pool.options(**asked) if asked else self._pool).run_async
 
     def _map(
         self, func: Callable[..., Any], items: Iterable[Any], chunksize: int | None, ordered: bool

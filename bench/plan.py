@@ -420,6 +420,61 @@ def _ssh(seconds: float) -> list[Experiment]:
     ]
 
 
+def _safety(seconds: float, times: int) -> list[Experiment]:
+    retries, timeout = {"retries": 3}, {"timeout": 60}
+    interrupt, bounded = {"cancel_running": "interrupt"}, {"max_pending": 1_000_000}
+    recycled = {"max_tasks_per_child": 1_000_000_000, "max_memory_per_child": 1 << 40}
+    ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "retries": (retries, {}),
+        "timeout": (timeout, {}),
+        "interrupt": (interrupt, {}),
+        "max_pending": ({}, bounded),
+        "all, and limits of workers": (
+            {**retries, **timeout, **interrupt}, {**bounded, **recycled}),
+    }
+    return [
+        Experiment(
+            "safety/cost",
+            "Throughput of single tasks of which that is asked, against others, 2 workers",
+            "cost",
+            DISTEX,
+            (Figure("kept", "tasks/s, of those without", "ratio", 1),),
+            {name: {"asked": asked, "options": options, "in_flight": 1000, "seconds": seconds / 5,
+                    "pairs": times}
+             for name, (asked, options) in ways.items()},
+            workers=2,
+        ),
+        Experiment(
+            "safety/mishap",
+            "How soon the next task runs, after ... (the worst of several times)",
+            "mishap",
+            (Row("distex", "", options={"qsize": 1}),),
+            (
+                Figure("next", "the next task runs", "seconds"),
+                Figure("told", "the caller knows", "seconds"),
+            ),
+            {title: {"kind": kind, "times": times} for title, kind in (
+                ("SIGKILL of the worker", "killed"),
+                ("cancel", "cancelled"),
+                ("timeout", "timed out"),
+                ("cancel, grace period, SIGKILL", "stubborn"))},
+        ),
+        Experiment(
+            "safety/storm",
+            "Single tasks with retries, a worker killed every 50 ms, 2 workers",
+            "recovery",
+            (Row("distex", "submit", options={"retries": 1000}),),
+            (
+                Figure("before", "before: tasks/s", "count", 1),
+                Figure("during", "during the storm / before", "ratio", 1),
+                Figure("after", "in the second after the last kill / before", "ratio", 1),
+            ),
+            {"": {"seconds": 0.02, "storm": 20 * seconds}},
+            workers=2,
+        ),
+    ]
+
+
 def size_label(size: int) -> str:
     """A power of two in the unit that fits."""
     for unit, name in ((GB, "GB"), (MB, "MB"), (KB, "KB")):
@@ -449,6 +504,7 @@ def experiments(quick: bool) -> list[Experiment]:
             *_flat(100_000, quick),
             _constant(10 * MB),
             *_ssh(0.2),
+            *_safety(0.2, 5),
         ]
     return [
         _single(1, 0.5, quick),
@@ -467,4 +523,5 @@ def experiments(quick: bool) -> list[Experiment]:
         *_flat(1_000_000, quick),
         _constant(100 * MB),
         *_ssh(0.5),
+        *_safety(0.5, 20),
     ]

@@ -60,6 +60,29 @@ def arrive(folder: str) -> int:
     return os.getpid()
 
 
+def clock() -> float:
+    """When this runs, on a clock that all processes of the machine share."""
+    return time.monotonic()
+
+
+def spin(path: str) -> None:
+    """Make a file, and then never end by itself."""
+    open(path, "w").close()
+    while True:
+        pass
+
+
+def spin_stubbornly(path: str) -> None:
+    """The same, whatever is raised in it."""
+    open(path, "w").close()
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
 class Constant:
     """Large data that count, in each process, how often they are pickled and unpickled."""
 

@@ -81,35 +81,50 @@ class Calls:
         self._pool = pool
         self._options = options
         self._limits = options.limits()
-        self._caller: Any = None
+        # replaced once the pool has started, and when it is shut down
+        self._call_async: Callable[..., Any] = self._start_and_call_async
+        self._call: Callable[..., Any] = self._start_and_call
+        self._run: Callable[..., Any] = self._start_and_run
 
     def __repr__(self) -> str:
         return f"{self._pool!r} with {self._options}"
 
-    def _started(self, here: bool) -> Any:
-        """What makes the calls, on a pool that has started; on the running loop if it is here."""
+    def _start(self, here: bool) -> None:
+        """Start the pool; on the running loop if it is here."""
         self._pool.start(here)
-        if self._caller is None:
-            self._caller = self._pool.make_caller(self._limits)
-        return self._caller
-
-    def _carried(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        caller: Any = self._pool.make_caller(self._limits)
         if self._options.context:
-            return contexts.carried(func), (contexts.snapshot(), *args)
-        return func, args
+            caller = contexts.CarryingCaller(caller)
+        self._call_async, self._call, self._run = caller.call_async, caller.call, caller.run
+
+    def refuse(self, refusal: Callable[..., Any]) -> None:
+        """From now on single calls get the exception that this raises."""
+        self._call_async = self._call = self._run = refusal
+
+    def _start_and_call_async(self, *call: Any) -> Any:
+        self._start(True)
+        return self._call_async(*call)
+
+    def _start_and_call(self, *call: Any) -> Any:
+        self._start(False)
+        return self._call(*call)
+
+    def _start_and_run(self, *call: Any) -> Any:
+        self._start(False)
+        return self._run(*call)
 
     def run_async(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See Pool.run_async()."""
-        return self._started(True).call_async(*self._carried(func, args), kwargs)
+        return self._call_async(func, args, kwargs)
 
     def submit(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """See Pool.submit()."""
-        future: Future[T] = self._started(False).call(*self._carried(func, args), kwargs)
+        future: Future[T] = self._call(func, args, kwargs)
         return future
 
     def run(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """See Pool.run()."""
-        result: T = self._started(False).run(*self._carried(func, args), kwargs)
+        result: T = self._run(func, args, kwargs)
         return result
 
     def map(self, func: Callable[..., T], *iterables: Any, **arguments: Any) -> Iterator[T]:

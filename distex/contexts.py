@@ -17,6 +17,8 @@ from importlib import import_module
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from distex._core.caller import Caller
+
 Place = tuple[str, str]  # module, name of the global
 Variable = contextvars.ContextVar[Any]
 
@@ -95,6 +97,29 @@ def carried(func: Callable[..., Any]) -> Callable[..., Any]:
 def bound(func: Callable[..., Any]) -> Callable[..., Any]:
     """The function to call in a worker for each item of a map."""
     return functools.partial(carried(func), snapshot())
+
+
+class CarryingCaller:
+    """Makes single calls that take the caller's context with them.
+
+    Args:
+        caller: a Caller, which makes them.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def call_async(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See Caller."""
+        return self._caller.call_async(carried(func), (snapshot(), *args), kwargs)
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See Caller."""
+        return self._caller.call(carried(func), (snapshot(), *args), kwargs)
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See Caller."""
+        return self._caller.run(carried(func), (snapshot(), *args), kwargs)
 
 
 def _carry(func: Callable[..., Any]) -> Callable[..., Any]:

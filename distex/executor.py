@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from distex._core.dispatch import Dispatcher
 from distex._core.futures import ConcurrentTask
 
 
@@ -74,3 +75,11 @@ def run_on(
     except RuntimeError:
         coroutine.close()
         raise
+
+
+def check_may_block(dispatcher: Dispatcher) -> None:
+    """RuntimeError if this thread must not wait for the pool, as it is the one that runs it."""
+    if dispatcher.on_home_thread():
+        raise RuntimeError(
+            "waiting here would block the event loop that runs this pool: use the ..._async "
+            "method, or 'with Pool(...)' to have the pool run in a thread of its own")

@@ -13,14 +13,15 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from distex import mapping, serializers, shipping
+from distex._core.caller import Caller
 from distex._core.dispatch import Dispatcher, Function, Limits
 from distex._core.flatten import AsyncFlatten
-from distex._core.futures import AsyncTask, Caller
-from distex.admission import Admission, AdmittedCaller
+from distex._core.futures import AsyncTask
+from distex.admission import Admission
 from distex.calls import Calls, CancelRunning, TaskOptions
 from distex.elastic import Elastic
 from distex.errors import HostError
-from distex.executor import Future, LoopThread, run_on
+from distex.executor import Future, LoopThread, check_may_block, run_on
 from distex.failures import WorkerLost
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
@@ -172,7 +173,7 @@ class Pool(concurrent.futures.Executor):
         max_pending: tasks from submit, run and run_async that may be under way at a time; None: any
             number. Maps are bounded by themselves.
         when_full: what a call does when there are so many: ``"wait"`` until there is room (submit
-            and run block their thread, what run_async returns is then a coroutine that waits),
+            and run block their thread, what run_async then returns is a coroutine that waits),
             or ``"raise"`` PoolFull.
         on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
             that is lost.
@@ -262,6 +263,7 @@ class Pool(concurrent.futures.Executor):
         self._options = TaskOptions(retries=retries, cancel_running=cancel_running)
         self._limits = self._options.limits()
         self._calls: dict[TaskOptions, Calls] = {}
+        self._handed_out: weakref.WeakSet[Calls] = weakref.WeakSet()
         sink(output)
         self._loop_factory = loop_factory(LoopType(worker_loop))
         serializers.for_data(data_pickle)
@@ -355,13 +357,10 @@ class Pool(concurrent.futures.Executor):
         else:
             self._start_thread()
 
-    def make_caller(self, limits: Limits | None) -> Any:
+    def make_caller(self, limits: Limits | None) -> Caller:
         """For the other modules of distex: what makes single calls, on a pool that has started."""
         assert self._functions is not None
-        caller = Caller(self.dispatcher, self._functions, Future, limits)
-        if self._admission is None:
-            return caller
-        return AdmittedCaller(caller, self._admission, self.check_may_block)
+        return Caller(self.dispatcher, self._functions, Future, limits, self._admission)
 
     def _check_open(self, *call: Any) -> None:
         if self._pid != os.getpid():
@@ -374,6 +373,8 @@ class Pool(concurrent.futures.Executor):
     def _refuse_calls(self) -> None:
         """From now on single calls get the exception that says why there can be none."""
         self._call_async = self._call = self._run = self._check_open
+        for calls in list(self._handed_out):
+            calls.refuse(self._check_open)
 
     def _wait_ready(self, timeout: float | None) -> bool:
         self._start_thread()
@@ -648,6 +649,7 @@ class Pool(concurrent.futures.Executor):
             if len(self._calls) >= CALLS_KEPT:
                 self._calls.clear()
             calls = self._calls[options] = Calls(self, options)
+            self._handed_out.add(calls)
         return calls
 
     async def run_on_all_async(
@@ -770,10 +772,8 @@ class Pool(concurrent.futures.Executor):
 
     def check_may_block(self) -> None:
         """RuntimeError if this thread must not wait for the pool, as it is the one that runs it."""
-        if self._dispatcher is not None and self._dispatcher.on_home_thread():
-            raise RuntimeError(
-                "waiting here would block the event loop that runs this pool: use the ..._async "
-                "method, or 'with Pool(...)' to have the pool run in a thread of its own")
+        if self._dispatcher is not None:
+            check_may_block(self._dispatcher)
 
     def _submit_home(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
         assert self._home is not None

@@ -1,7 +1,9 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header, Kind
+from distex._core.room cimport Room
 
 
 cdef class Inbox:
@@ -48,6 +50,21 @@ cdef class Limits:
     # seconds between the interrupt of a plain function whose task is cancelled and the end of its
     # worker; 0: its end at once; negative: it is left alone
     cdef readonly double grace
+    # of the tasks that have a time
+    cdef Deadlines deadlines
+
+
+cdef class Deadlines:
+    cdef Dispatcher dispatcher
+    cdef double timeout
+    # the tasks, from the one whose time ends first to the last; each is kept alive by a reference
+    cdef PyObject* first
+    cdef PyObject* last
+    cdef object timer
+
+    cdef int add(self, Task task) except -1
+    cdef int wake_in(self, double seconds) except -1
+    cdef int remove(self, Task task) except -1
 
 
 cdef class Task:
@@ -64,10 +81,16 @@ cdef class Task:
     cdef bint pinned
     cdef int kind
     cdef int flags
-    # what it was submitted with, or None; workers that it has lost; the end of its time
+    # what it was submitted with, or None; workers that it has lost
     cdef public Limits limits
     cdef readonly int losses
-    cdef object timer
+    # among those that have the same time, or None; when it is over; who comes before and after
+    cdef Deadlines deadlines
+    cdef double deadline
+    cdef PyObject* before
+    cdef PyObject* after
+    # where it takes room until its end, or None
+    cdef Room room
 
     cdef bint start(self) except -1
     cdef bint put_native(self, Buffer out, Codec codec) except -1
@@ -83,7 +106,8 @@ cdef class Task:
     cdef int expire(self, object exc) except -1
     cdef int drop(self) except -1
     cdef int cancelled_remotely(self) except -1
-    cdef int stop_timer(self) except -1
+    cdef int forget_deadline(self) except -1
+    cdef int leave_room(self) except -1
 
 
 cdef class WorkerLink(FrameHandler):
@@ -156,6 +180,9 @@ cdef class Dispatcher:
     # makes the exception that says why no task can be taken any more, or None
     cdef readonly object closed
 
+    # the Deadlines that have a timer
+    cdef set timed
+
     # tasks done by workers that are gone, and those that were sent again after a loss
     cdef readonly uint64_t tasks_done
     cdef readonly uint64_t tasks_retried
@@ -171,6 +198,8 @@ cdef class Dispatcher:
     cdef int release(self, WorkerLink link) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
-    cdef bint starts(self, Task task) except -1
+    cdef bint starts(self, Task task, double* now) except -1
+    cdef int _set_deadline(self, Task task, Limits limits) except -1
+    cdef int expire(self, Task task) except -1
     cpdef int submit(self, Task task) except -1
     cdef int pump(self, WorkerLink hint) except -1

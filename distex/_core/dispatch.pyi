@@ -56,6 +56,11 @@ class Limits:
     def grace(self) -> float: ...
 
 @disjoint_base
+class Deadlines:
+    def __init__(self, dispatcher: Dispatcher, timeout: float) -> None: ...
+    def close(self) -> None: ...
+
+@disjoint_base
 class Task:
     limits: Limits | None
     @property

@@ -5,6 +5,15 @@ from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, Wo
 from distex._core.lane cimport Lane
 
 
+cdef enum:
+    # states of an AsyncTask
+    WAITING = 0
+    SENT = 1
+    DONE = 2
+    FAILED = 3
+    DROPPED = 4
+
+
 cdef class AsyncTask(Task):
     # the caller's loop, and the way to it if it is not the pool's
     cdef object loop
@@ -60,18 +69,3 @@ cdef class ChunkTask(Task):
     cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1
     cdef int _collect(self, list values) except -1
     cdef int _end(self, object error) except -1
-
-
-cdef class Caller:
-    cdef Dispatcher dispatcher
-    cdef object lookup
-    cdef dict steady
-    cdef object future_class
-    # the ways to the callers' loops that are not the pool's
-    cdef object inboxes
-    # what is asked of tasks, if nothing else is said
-    cdef readonly Limits limits
-
-    cdef Function _function(self, object func)
-    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task)
-    cdef int _exchange(self, Lane lane, Task task) except -1

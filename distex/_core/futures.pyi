@@ -8,13 +8,11 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from threading import Condition
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from distex._core.dispatch import Dispatcher, Function, Limits, Task
-
-LOSS_TIMEOUT: int
+from distex._core.dispatch import Function, Task
 
 @disjoint_base
 class AsyncTask(Task):
@@ -93,30 +91,3 @@ class ChunkTask(Task):
     def successors(self) -> list[ChunkTask] | None: ...
     def take(self) -> list[Any] | None: ...
     def cancel(self) -> None: ...
-
-class _FunctionCache(Protocol):
-    """What a Caller finds functions with; see distex/functions.py."""
-
-    steady: dict[Any, Function]
-    def get(self, func: Callable[..., Any]) -> Function: ...
-
-@disjoint_base
-class Caller:
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        cache: _FunctionCache,
-        future_class: type[ConcurrentTask],
-        limits: Limits | None = None,
-    ) -> None: ...
-    @property
-    def limits(self) -> Limits | None: ...
-    def call_async(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncTask: ...
-    def run(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any: ...
-    def call(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any: ...

@@ -19,11 +19,12 @@ HERE = {"distex", "limits", "multiprocessing.Pool", "ProcessPoolExecutor"}  # ne
 SMOKE = {"single/2", "first"}
 SMALLEST = {
     "seconds": 0.01, "calls": 20, "scale": 0.02, "count": 3, "in_flight": 100, "size": 1 << 16,
-    "settle": 0.0, "naps": False, "warm_up": 100,
+    "settle": 0.0, "naps": False, "warm_up": 100, "times": 1, "storm": 0.2,
+    "pairs": 2,
 }
 FIGURES = {  # each measurement gives one of them
     "per_second", "p50", "load", "over", "first", "bytes_per_second", "ready", "cpu", "pickled",
-    "to_worker"}
+    "to_worker", "next", "before", "kept"}
 
 
 def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
@@ -32,7 +33,8 @@ def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
     return dataclasses.replace(
         experiment,
         cases={case: {key: SMALLEST.get(key, value) for key, value in args.items()}},
-        rows=tuple(row for row in experiment.rows if row.base in wanted and not row.options),
+        rows=tuple(row for row in experiment.rows if row.base in wanted
+                   and (not row.options or row is experiment.rows[0])),
         workers=min(experiment.workers, 2),
     )
 

@@ -3,11 +3,13 @@ that are under way."""
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 from machine import is_alive
@@ -168,6 +170,87 @@ async def test_what_has_expired_while_the_loop_was_busy_is_not_sent(make_pool, g
         await blocker
         assert await pool.run_async(tasks.double, 1) == 2
         assert never.arrived() == 0
+
+
+def test_of_many_with_the_same_time_only_the_late_ones_expire(make_pool, gate):
+    with make_pool(2, qsize=1) as pool:
+        calls = pool.options(timeout=0.5)
+        blockers = [pool.submit(tasks.pass_gate, gate.path) for _ in range(1)]
+        gate.wait_for(1)
+        late = calls.submit(tasks.pass_gate, gate.path)
+        in_time = [calls.submit(tasks.double, x) for x in range(300)]
+        gate.wait_for(2)
+        behind = [calls.submit(tasks.double, x) for x in range(300)]
+        for future in (late, *in_time, *behind):
+            future.exception()
+        expired = [future for future in (late, *in_time, *behind) if future.exception()]
+        assert late in expired
+        assert all(isinstance(future.exception(), TimeoutError) for future in expired)
+        assert all(future.exception() or future.result() == 2 * x
+                   for futures in (in_time, behind) for x, future in enumerate(futures))
+        gate.open()
+        blockers[0].result()
+        assert calls.run(tasks.double, 1) == 2
+
+
+async def test_different_times_end_in_their_own_order(make_pool, gate):
+    async with make_pool(1, qsize=1) as pool:
+        blocker = pool.run_async(tasks.pass_gate, gate.path)
+        await gate.wait_for_async(1)
+        ended = []
+        for seconds in (0.3, 0.1, 60, 0.2, 0.1):
+            call = pool.options(timeout=seconds).run_async(tasks.double, 1)
+            call.add_done_callback(lambda call, seconds=seconds: ended.append(seconds))
+        await wait_until_async(lambda: len(ended) == 4, what="four to expire")
+        assert ended == [0.1, 0.1, 0.2, 0.3]
+        gate.open()
+        await blocker
+        await wait_until_async(lambda: len(ended) == 5, what="the one that has the time")
+
+
+def test_a_call_made_as_another_expires_has_its_own_time(make_pool, gate):
+    with make_pool(1, qsize=1) as pool:
+        blocker = pool.submit(tasks.pass_gate, gate.path)
+        gate.wait_for(1)
+        calls = pool.options(timeout=0.1)
+        more = []
+        first = calls.submit(tasks.double, 1)
+        first.add_done_callback(lambda _: more.append(calls.submit(tasks.double, 2)))
+        assert isinstance(first.exception(SOON), TimeoutError)
+        wait_until(lambda: more, what="the second call")
+        assert isinstance(more[0].exception(SOON), TimeoutError)
+        gate.open()
+        blocker.result()
+        assert calls.run(tasks.double, 3) == 6
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled", "failed"])
+def test_nothing_is_kept_of_a_task_that_has_ended_before_its_time(make_pool, gate, end):
+    with make_pool(1, qsize=1) as pool:
+        calls = pool.options(timeout=3600)
+        if end == "cancelled":
+            blocker = pool.submit(tasks.pass_gate, gate.path)
+            gate.wait_for(1)
+            future = calls.submit(tasks.double, 1)
+            assert future.cancel()
+            gate.open()
+            blocker.result()
+        else:
+            future = calls.submit(tasks.double if end == "done" else tasks.fail, 1)
+            future.exception()
+        assert pool.run(tasks.double, 1) == 2
+        ended = weakref.ref(future)
+        del future
+        wait_until(lambda: ended() is None, what="the future to be forgotten")
+
+
+def test_calls_with_options_end_with_the_pool(make_pool):
+    with make_pool(1) as pool:
+        calls, unused = pool.options(retries=1), pool.options(retries=2)
+        assert calls.run(tasks.double, 1) == 2
+    for call in (calls.submit, calls.run, unused.submit, unused.run):
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            call(tasks.double, 1)
 
 
 def test_the_timeout_of_a_map_is_for_all_its_results(make_pool, gate):
@@ -433,8 +516,43 @@ def test_a_full_pool_refuses_where_asked_to(make_pool, gate):
                 call(tasks.double, 1)
         gate.open()
         assert [future.result() for future in futures] == [0, 1]
-        wait_until(lambda: pool._admission._inside == 0, what="room")
+        wait_until(lambda: pool._admission.inside == 0, what="room")
         assert pool.run(tasks.double, 1) == 2
+
+
+def test_room_is_neither_lost_nor_made_up(make_pool):
+    """However many threads take it, and however their tasks end."""
+    with make_pool(2, max_pending=3) as pool:
+        def use(number):
+            for x in range(60):
+                future = pool.submit(tasks.fail if x % 7 == 0 else tasks.double, x)
+                if (x + number) % 3 == 0:
+                    future.cancel()
+                elif x % 7:
+                    with contextlib.suppress(concurrent.futures.CancelledError):
+                        assert future.result() == 2 * x
+                assert pool._admission.inside <= 3
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            list(threads.map(use, range(8)))
+        wait_until(lambda: pool._admission.inside == 0, what="room")
+        with pytest.raises(Exception, match="pickle"):
+            pool.run(threading.Lock())
+        wait_until(lambda: pool._admission.inside == 0, what="room")
+
+
+def test_room_is_left_by_calls_whose_loop_was_closed(make_pool, gate):
+    with make_pool(1, max_pending=2) as pool:
+        async def leave_alone():
+            return pool.run_async(tasks.pass_gate, gate.path)
+
+        loop = asyncio.new_event_loop()
+        call = loop.run_until_complete(leave_alone())
+        loop.close()
+        assert not call.done()
+        assert pool._admission.inside == 1
+        gate.open()
+        wait_until(lambda: pool._admission.inside == 0, what="room")
 
 
 async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
@@ -448,7 +566,7 @@ async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
         gate.open()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [x for x in results if isinstance(x, int)] == [*range(5), *range(10, 20)]
-        await wait_until_async(lambda: pool._admission._inside == 0, what="room")
+        await wait_until_async(lambda: pool._admission.inside == 0, what="room")
 
 
 async def test_a_full_pool_refuses_calls_of_coroutines_where_asked_to(make_pool, gate):

@@ -11,7 +11,7 @@ import pytest
 from peers import CALL, CANCEL, CHUNK, FUNCTION, MS, PART, RESULT, SPREAD, Pool, Worker, codec
 from reference.framing import Frame
 
-from distex._core.futures import Caller
+from distex._core.caller import Caller
 from distex.errors import ProtocolError
 from distex.executor import Future
 from distex.functions import FunctionCache

@@ -14,9 +14,9 @@ SOURCES = PACKAGE.parent / "_core"
 FLOORS = [
     ["errors", "failures", "options", "notes", "output"],
     ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.framing",
-     "_core.codec", "messages", "serializers", "versions"],
-    ["_core.dispatch", "_core.lane", "_core.futures", "_core.protocol", "_core.execute",
-     "functions", "namespace", "contexts", "interrupts", "shipping"],
+     "_core.codec", "_core.room", "messages", "serializers", "versions"],
+    ["_core.dispatch", "_core.lane", "_core.futures", "_core.caller", "_core.protocol",
+     "_core.execute", "functions", "namespace", "contexts", "interrupts", "shipping"],
     ["secret", "gate", "worker", "nanny"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",
      "relay", "server", "join"],

@@ -1,0 +1,225 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The short way from Pool's run_async, submit and run to the dispatcher.
+
+    run_async ─> call_async ─> AsyncTask      ─┐
+    submit    ─> call       ─> ConcurrentTask ─┴─> Dispatcher.submit
+    run       ─> run        ─> a worker's lane, if one has nothing to do, else call
+"""
+from cpython.pythread cimport PyThread_get_thread_ident
+
+from asyncio import get_running_loop
+from concurrent.futures._base import FINISHED, PENDING, RUNNING
+from types import BuiltinFunctionType, FunctionType
+from weakref import WeakKeyDictionary
+
+from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
+from distex._core.framing cimport CALL, Buffer
+from distex._core.futures cimport FAILED, AsyncTask, ConcurrentTask
+from distex._core.lane cimport Lane
+from distex._core.room cimport Room
+
+from distex._core.lane import LaneClosed
+from distex.errors import annotate
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void* obj)
+
+# seconds until a worker that closed its lane is known to be dead
+LOSS_TIMEOUT = 30
+
+
+def _deliver(item):
+    """Take the outcome of a task out of the inbox of its caller's loop."""
+    cdef AsyncTask task = item[0]
+    task._set(item[1], item[2])
+
+
+cdef class Caller:
+    """The short way from Pool.run_async and Pool.submit to the dispatcher.
+
+    Args:
+        dispatcher: the pool's.
+        cache: ``cache.get(func)`` gives the Function for a callable; ``cache.steady`` is a
+            dictionary of those for plain functions that stay as they were pickled.
+        future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
+        limits: what is asked of each task, or None.
+        room: the bound on the tasks that are under way, or None. If it is full,
+            ``room.wait(dispatcher)`` is called, which comes back once room has been taken, or
+            raises; or ``room.call_async(make, func, args, kwargs)`` gives what call_async()
+            returns.
+    """
+
+    def __init__(self, Dispatcher dispatcher, cache, future_class, Limits limits=None,
+                 Room room=None):
+        self.limits = limits
+        self.room = room
+        self.dispatcher = dispatcher
+        self.lookup = cache.get
+        self.steady = cache.steady
+        self.future_class = future_class
+        self.inboxes = WeakKeyDictionary()
+
+    cdef Function _function(self, object func):
+        kind = type(func)
+        if kind is FunctionType or kind is BuiltinFunctionType:
+            function = self.steady.get(func)
+            if function is not None:
+                return <Function>function
+        return self.lookup(func)
+
+    def call_async(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop, or what
+        a full room makes of it."""
+        if self.room is None or self.room.take():
+            return self._make_async(func, args, kwargs)
+        return self.room.call_async(self.make_async, func, args, kwargs)
+
+    def make_async(self, func, tuple args, dict kwargs):
+        """As call_async(), with room that has been taken."""
+        return self._make_async(func, args, kwargs)
+
+    cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs):
+        cdef AsyncTask task = AsyncTask.__new__(AsyncTask)
+        task.room = self.room
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            task.leave_room()
+            raise
+        task.loop = loop
+        if loop is not self.dispatcher.loop:
+            task.inbox = self.inboxes.get(loop)
+            if task.inbox is None:
+                task.inbox = self.inboxes.setdefault(loop, Inbox(loop, _deliver))
+        try:
+            task.function = self._function(func)
+        except Exception as exc:
+            task._set(FAILED, exc)
+            return task
+        task.args = args
+        if kwargs:
+            task.kwargs = kwargs
+        task.limits = self.limits
+        # Out of the garbage collector's sight: a million that wait would be walked through again
+        # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
+        # and those are dropped at its end; see _set().
+        PyObject_GC_UnTrack(<void*>task)
+        try:
+            self.dispatcher.submit(task)
+        except BaseException:
+            task.leave_room()
+            raise
+        return task
+
+    def run(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: what it returns, or raises.
+
+        By the lane of a worker that has nothing to do, if there is one: without the pool's loop.
+        """
+        if self.room is None:
+            return self._run(func, args, kwargs)
+        if not self.room.take():
+            self.room.wait(self.dispatcher)
+        try:
+            return self._run(func, args, kwargs)
+        finally:
+            self.room.give_back()
+
+    cdef object _run(self, object func, tuple args, dict kwargs):
+        cdef WorkerLink link
+        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
+            or type(func) is BuiltinFunctionType else None
+        if function is None or self.limits is not None and self.limits.timeout > 0:
+            return self._make(func, args, kwargs, None).result()
+        if PyThread_get_thread_ident() == self.dispatcher.thread:
+            return self._make(func, args, kwargs, None).result()  # raises
+        link = self.dispatcher.lease()
+        if link is None:
+            return self._make(func, args, kwargs, None).result()
+        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
+        task.function = function
+        task._state = RUNNING
+        task.args = args
+        task.kwargs = kwargs
+        task.limits = self.limits
+        link.lane_task = task
+        cdef Lane lane = link.lane
+        try:
+            self._exchange(lane, task)
+            value, lane.value = lane.value, None
+            error, lane.error = lane.error, None
+        except LaneClosed:
+            link.lane = None  # the worker is being lost; the task is told how it died
+            return self._await_loss(link, task)
+        except BaseException:
+            link.lane = None  # an interrupt: the answer will come when nobody asks any more
+            link.lane_wanted = False
+            raise
+        finally:
+            self.dispatcher.release(link)
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            error = None
+
+    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task):
+        """The outcome of a task whose worker is going: how it died, or that of another try."""
+        try:
+            return task.result(LOSS_TIMEOUT)
+        except TimeoutError:
+            if not link.lost or task._state is FINISHED:
+                raise
+        return task.result()  # it is being tried again
+
+    cdef int _exchange(self, Lane lane, Task task) except -1:
+        cdef Py_ssize_t mark
+        cdef Buffer scratch
+        cdef list segments
+        lane.prepare(task.function)
+        mark = lane.out.begin(CALL, 0, task.function.id, 0)
+        if task.put_native(lane.out, self.dispatcher.codec):
+            lane.out.end(mark)
+        else:
+            lane.out.size = mark
+            scratch = Buffer.__new__(Buffer)
+            segments = []
+            try:
+                task.put(scratch, self.dispatcher.codec, segments)
+            except BaseException as exc:
+                annotate(
+                    exc, f"raised while the arguments of {task.function.name} were being pickled")
+                lane.error = exc
+                return 0
+            lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,
+                           segments)
+        return lane.exchange()
+
+    def call(self, func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: its future."""
+        if self.room is not None and not self.room.take():
+            self.room.wait(self.dispatcher)
+        return self._make(func, args, kwargs, self.room)
+
+    cdef ConcurrentTask _make(self, object func, tuple args, dict kwargs, Room room):
+        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
+        task.room = room
+        try:
+            task.function = self._function(func)
+        except Exception as exc:
+            task._exception = exc
+            task._state = FINISHED
+            task.leave_room()
+            return task
+        task._state = PENDING
+        task.args = args
+        if kwargs:
+            task.kwargs = kwargs
+        task.limits = self.limits
+        try:
+            self.dispatcher.submit(task)
+        except BaseException:
+            task.leave_room()
+            raise
+        return task

@@ -1,0 +1,24 @@
+from distex._core.dispatch cimport Dispatcher, Function, Limits, Task, WorkerLink
+from distex._core.futures cimport AsyncTask, ConcurrentTask
+from distex._core.lane cimport Lane
+from distex._core.room cimport Room
+
+
+cdef class Caller:
+    cdef Dispatcher dispatcher
+    cdef object lookup
+    cdef dict steady
+    cdef object future_class
+    # the ways to the callers' loops that are not the pool's
+    cdef object inboxes
+    # what is asked of tasks, if nothing else is said
+    cdef readonly Limits limits
+    # the bound on the tasks that are under way, or None
+    cdef Room room
+
+    cdef Function _function(self, object func)
+    cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs)
+    cdef ConcurrentTask _make(self, object func, tuple args, dict kwargs, Room room)
+    cdef object _run(self, object func, tuple args, dict kwargs)
+    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task)
+    cdef int _exchange(self, Lane lane, Task task) except -1

@@ -1,0 +1,43 @@
+"""What Python code sees of _core/caller.pyx."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from typing_extensions import disjoint_base
+
+from distex._core.dispatch import Dispatcher, Function, Limits
+from distex._core.futures import AsyncTask, ConcurrentTask
+from distex._core.room import Room
+
+LOSS_TIMEOUT: int
+
+class _FunctionCache(Protocol):
+    """What a Caller finds functions with; see distex/functions.py."""
+
+    steady: dict[Any, Function]
+    def get(self, func: Callable[..., Any]) -> Function: ...
+
+@disjoint_base
+class Caller:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        cache: _FunctionCache,
+        future_class: type[ConcurrentTask],
+        limits: Limits | None = None,
+        room: Room | None = None,
+    ) -> None: ...
+    @property
+    def limits(self) -> Limits | None: ...
+    def call_async(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    def make_async(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncTask: ...
+    def run(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    def call(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
