@@ -199,9 +199,9 @@ def test_a_key_in_the_agent(sshd, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))  # where there are no keys
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         with pytest.raises(PoolStartError, match="ssh-add"):
-            Pool(0, sshd.spec(1, client_keys=()))
+            Pool(0, sshd.spec(1, client_keys=(), config=()))
         subprocess.run(["ssh-add", "-q", sshd.user_key], check=True)
-        with Pool(0, sshd.spec(1, client_keys=())) as pool:
+        with Pool(0, sshd.spec(1, client_keys=(), config=())) as pool:
             assert pool.run(double, 1) == 2
     finally:
         agent.terminate()
