@@ -26,6 +26,8 @@ def _arguments() -> argparse.Namespace:
                         help="print each bar and whether it is reached; exit code 1 if one is not")
     parser.add_argument("--from", type=Path, metavar="FILE", dest="file",
                         help="measure nothing, report and plot this results.json")
+    parser.add_argument("--update", action="store_true",
+                        help="keep what is in results.json of experiments that are not measured")
     parser.add_argument("--seed", type=int, default=1, help="of the order of measurements")
     parser.add_argument("--no-plots", action="store_true", help="draw none")
     parser.add_argument("--list", action="store_true", help="print the names of experiments")
@@ -54,8 +56,20 @@ def _chosen(args: argparse.Namespace) -> list[plan.Experiment]:
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     rounds = args.rounds or (1 if args.quick else 5)
-    results = runner.run(_chosen(args), rounds, args.out, args.seed)
-    return {**results, "quick": args.quick}
+    kept = json.loads((args.out / "results.json").read_text()) if args.update else None
+
+    def whole(results: dict[str, Any]) -> dict[str, Any]:
+        measured = {sample["experiment"] for sample in results["samples"]}
+        others = [sample for sample in (kept["samples"] if kept else ())
+                  if sample["experiment"] not in measured]
+        return {**results, "samples": others + results["samples"], "quick": args.quick}
+
+    return whole(runner.run(_chosen(args), rounds, args.out, args.seed,
+                            lambda results: _save(args.out, whole(results))))
+
+
+def _save(out: Path, results: dict[str, Any]) -> None:
+    (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
 
 
 def _plot(out: Path) -> None:
@@ -78,7 +92,7 @@ def main() -> int:
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.file.read_text()) if args.file else _measure(args)
-    (args.out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    _save(args.out, results)
     (args.out / "report.md").write_text(report.markdown(results))
     print(report.terminal(results))
     if not args.no_plots:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -136,8 +136,18 @@ class Progress:
             print(f"\r\033[K{text[:110]}", end="", file=sys.stderr, flush=True)
 
 
-def run(experiments: Iterable[Experiment], rounds: int, out: Path, seed: int) -> dict[str, Any]:
+def run(
+    experiments: Iterable[Experiment], rounds: int, out: Path, seed: int,
+    save: Callable[[dict[str, Any]], object] = lambda results: None,
+) -> dict[str, Any]:
     """Measure it all.
+
+    Args:
+        experiments: what.
+        rounds: how often.
+        out: folder for the log.
+        seed: of the order.
+        save: called with the results after each experiment: what comes may take long, or fail.
 
     Returns:
         what goes into results.json: a description of the machine, and a sample for each experiment,
@@ -153,8 +163,10 @@ def run(experiments: Iterable[Experiment], rounds: int, out: Path, seed: int) ->
         for experiment in experiments:
             progress.begin(experiment.title)
             samples += _run_one(experiment, rounds, shuffle, progress, log)
+            results = {"machine": machine(), "rounds": rounds, "seed": seed, "samples": samples}
+            save(results)
     progress.clear()
-    return {"machine": machine(), "rounds": rounds, "seed": seed, "samples": samples}
+    return results
 
 
 def _run_one(

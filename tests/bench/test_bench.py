@@ -101,6 +101,23 @@ def test_the_command_writes_a_report(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["samples"]
 
 
+def test_a_part_can_be_measured_anew(tmp_path: Path) -> None:
+    def measure(*arguments: str) -> dict[str, Any]:
+        subprocess.run(
+            [sys.executable, "-m", "bench", "--quick", "--no-plots", "--peers", "", "--rounds", "1",
+             "--out", tmp_path, *arguments],
+            cwd=ROOT, capture_output=True, check=True)
+        found: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())
+        return found
+
+    before = measure("--only", "constant", "--only", "first")
+    after = measure("--only", "first", "--update")
+    parts = [[sample for sample in each["samples"] if sample["experiment"] == "constant"]
+             for each in (before, after)]
+    assert parts[0] == parts[1] != []
+    assert len(before["samples"]) == len(after["samples"])
+
+
 def results(*samples: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "quick": False, "rounds": 1,
