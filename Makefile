@@ -35,15 +35,18 @@ FUZZ := build/with-fuzz-$(VERSION)
 LIBASAN := $$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)
 SANITIZERS := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+PYTEST := $(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --timeout $(TIMEOUT) --hypothesis-profile $(PROFILE)
+TIMES ?= 50
 SECONDS ?= 300
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test lint soak fuzz sanitize bench bench-quick dist clean
+.PHONY: help demo test repeat lint soak fuzz sanitize bench bench-quick dist clean
 
 help:
 	@echo 'make demo         install, and run the examples'
 	@echo 'make test         install, check style and types, and run all tests'
 	@echo 'make lint         the part of it that checks style and types'
+	@echo 'make repeat       all tests TIMES=50 times in a row, until one fails'
 	@echo 'make soak         storms and races for SECONDS=300; fuzz: the fuzzer for FUZZ_SECONDS=60'
 	@echo 'make sanitize     the tests of the core under address and undefined behaviour sanitizers'
 	@echo 'make bench        measure against other pools; bench-quick: the same in short'
@@ -65,7 +68,11 @@ lint: $(BUILT) $(DEV)
 	$(WITH_TOOLS) cython-lint _core distex/_core
 
 test: lint
-	$(WITH_TOOLS) $(RUN) -m pytest -q -n $(JOBS) --timeout $(TIMEOUT) --hypothesis-profile $(PROFILE)
+	$(PYTEST)
+
+repeat: $(BUILT) $(DEV)
+	@for i in $$(seq $(TIMES)); do $(PYTEST) > build/repeat.log || { cat build/repeat.log; exit 1; }; \
+		echo "$$i of $(TIMES): $$(tail -n 1 build/repeat.log)"; done
 
 soak: $(BUILT) $(DEV)
 	SECONDS=$(SECONDS) $(RUN) tests/soak.py

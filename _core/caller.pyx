@@ -104,12 +104,15 @@ cdef class Caller:
         # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
         # and those are dropped at its end; see _set().
         PyObject_GC_UnTrack(<void*>task)
+        self._submit(task)
+        return task
+
+    cdef int _submit(self, Task task) except -1:
         try:
-            self.dispatcher.submit(task)
+            return self.dispatcher.submit(task)
         except BaseException:
             task.leave_room()
             raise
-        return task
 
     def run(self, func, tuple args, dict kwargs):
         """Have a worker call ``func(*args, **kwargs)``: what it returns, or raises.
@@ -217,9 +220,5 @@ cdef class Caller:
         if kwargs:
             task.kwargs = kwargs
         task.limits = self.limits
-        try:
-            self.dispatcher.submit(task)
-        except BaseException:
-            task.leave_room()
-            raise
+        self._submit(task)
         return task

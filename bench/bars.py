@@ -12,6 +12,7 @@ ASYNC, SUBMIT, MAP = "distex run_async", "distex submit", "distex map"
 OLD = "distex 0.7.2"
 PPE, MP = "ProcessPoolExecutor", "multiprocessing.Pool"
 PING = "raw socketpair ping-pong (C)"
+LOOP_PING = "ping-pong of two bare event loops (uvloop)"
 
 
 @dataclass
@@ -116,6 +117,8 @@ def _latency(m: Medians) -> Iterator[Bar]:
 
     yield Bar("4", "latency pinned: run_async p50 / ping-pong p50",
               _ratio(figure(ASYNC), figure(PING)), 1.6, False, name)
+    yield Bar("own", "latency pinned: run_async p50 / that of two bare event loops",
+              _ratio(figure(ASYNC), figure(LOOP_PING)), 1.4, False, name)
     yield Bar("4", "latency pinned: run_async p99 / ping-pong p99",
               _ratio(figure(ASYNC, "p99"), figure(PING, "p99")), 3.0, False, name)
     yield Bar("4", f"latency pinned: {OLD} p50 / run_async p50",

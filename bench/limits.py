@@ -1,12 +1,17 @@
-"""What the machine can do at best, measured beside the pools: see raw.c, and fork()."""
+"""What the machine, and an event loop, can do at best, measured beside the pools; see raw.c too."""
 
+import asyncio
+import contextlib
 import functools
 import os
 import shutil
+import socket
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench import usage
 from bench.child import Session
@@ -39,6 +44,77 @@ def ping(session: Session, calls: int, seconds: float, apart: bool = False) -> F
     """64 bytes to another process and back."""
     cpus = session.two_cpus() if apart else ()
     return describe(_raw("ping", *cpus, calls + 200)[200:])
+
+
+def loop_ping(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
+    """The same between two bare uvloop event loops: a protocol here, an echo there, no pool; the
+    least that a call can take that is awaited and that an event loop serves."""
+    import uvloop
+
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        with contextlib.suppress(BaseException):
+            asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_echo(theirs))
+        os._exit(0)
+    theirs.close()
+    if apart:
+        here, there = session.two_cpus()
+        usage.pin(os.getpid(), here)
+        usage.pin(pid, there)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        taken = runner.run(_time_pings(ours, calls + 200))
+    os.waitpid(pid, 0)
+    return describe(taken[200:])
+
+
+class _Echo(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(None)
+
+
+async def _echo(sock: socket.socket) -> None:
+    _, protocol = await asyncio.get_running_loop().create_connection(_Echo, sock=sock)
+    await protocol.ended
+
+
+class _Pings(asyncio.Protocol):
+    answer: "asyncio.Future[bytes]"
+
+    def data_received(self, data: bytes) -> None:
+        self.answer.set_result(data)
+
+
+async def _time_pings(sock: socket.socket, calls: int) -> list[float]:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_connection(_Pings, sock=sock)
+    data, taken = bytes(64), []
+    for _ in range(calls):
+        start = time.perf_counter()
+        protocol.answer = loop.create_future()
+        transport.write(data)
+        await protocol.answer
+        taken.append(time.perf_counter() - start)
+    transport.close()
+    return taken
+
+
+def import_asyncio(session: Session) -> Figures:
+    """A fresh interpreter that imports asyncio and uvloop, and ends: nothing that starts one and
+    has an event loop in it answers sooner."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import asyncio, uvloop"], check=True)
+    return {"first": time.perf_counter() - start}
 
 
 def _repeats(size: int) -> int:

@@ -167,10 +167,7 @@ class Distex(Peer):
     def __init__(
         self, workers: int, asked: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        import distex
-
-        _check_options(distex.Pool, options)
-        self.raw = self._pool = distex.Pool(workers, **options)
+        self.raw = self._pool = _new_pool(workers, options)
         calls = self._pool.options(**asked) if asked else self._pool
         self.start = calls.submit
         self.call = calls.run
@@ -193,13 +190,10 @@ class DistexAsync(AsyncPeer):
     def __init__(
         self, workers: int, asked: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        import distex
-
-        _check_options(distex.Pool, options)
         self._make_loop()
 
         async def make() -> Any:
-            return await distex.Pool(workers, **options).__aenter__()
+            return await _new_pool(workers, options).__aenter__()
 
         self._pool = self._run(make())
         self.start = (self._pool.options(**asked) if asked else self._pool).run_async
@@ -227,9 +221,12 @@ class DistexSshAsync(DistexAsync):
         super().__init__(0, hosts=host)
 
 
-def _check_options(pool: Any, options: dict[str, Any]) -> None:
-    if unknown := set(options) - set(inspect.signature(pool).parameters):
+def _new_pool(workers: int, options: dict[str, Any]) -> Any:
+    import distex
+
+    if unknown := set(options) - set(inspect.signature(distex.Pool).parameters):
         raise NotImplementedError(f"this distex has no option {', '.join(unknown)}")
+    return distex.Pool(workers, **options)
 
 
 # --- distex 0.7.2, from PyPI

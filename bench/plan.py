@@ -162,6 +162,7 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
             Row("distex", "run"),
             *spinning,
             Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+            Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
             Row("distex 0.7.2 async", "run_async"),
             Row("distex 0.7.2", "run"),
             *light,
@@ -191,6 +192,7 @@ def _apart(calls: int) -> Experiment:
             Row("distex async", "run_async, spin", options={"spin": 0.01}),
             Row("distex", "run, spin", options={"spin": 0.01}),
             Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+            Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
         ),
         (Figure("p50", "p50", "seconds"), Figure("p99", "p99", "seconds"), CPU),
         {"": {"calls": calls, "seconds": calls / 2000, "apart": True}},
@@ -292,6 +294,7 @@ def _start(quick: bool) -> Experiment:
         (
             Row("distex", "sync"),
             Row("distex async", "async"),
+            Row("limits", "python -c 'import asyncio, uvloop'", measure="import_asyncio"),
             Row("distex 0.7.2 async"),
             Row("ProcessPoolExecutor"),
             Row("ProcessPoolExecutor spawn"),

@@ -101,8 +101,7 @@ def lost_workers():
     idle()
 
 
-MILLION = 1000 if os.environ.get("PROFILE") == "ci" else 100  # rounds
-for step, rounds in [(tasks, MILLION), (exceptions, 400), (cancellations, 400), (asynchronous, 200),
+for step, rounds in [(tasks, 1000), (exceptions, 400), (cancellations, 400), (asynchronous, 200),
                      (maps, 200), (lost_workers, 100)]:
     must_stay_flat(step, rounds=rounds)
 
