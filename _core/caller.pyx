@@ -129,14 +129,13 @@ cdef class Caller:
             self.room.give_back()
 
     cdef object _run(self, object func, tuple args, dict kwargs):
-        cdef WorkerLink link
+        cdef WorkerLink link = None
         cdef Function function = self.steady.get(func) if type(func) is FunctionType \
             or type(func) is BuiltinFunctionType else None
-        if function is None or self.limits is not None and self.limits.timeout > 0:
-            return self._make(func, args, kwargs, None).result()
-        if PyThread_get_thread_ident() == self.dispatcher.thread:
-            return self._make(func, args, kwargs, None).result()  # raises
-        link = self.dispatcher.lease()
+        # a lane knows no deadline; and on the thread of the pool's loop waiting raises
+        if (function is not None and (self.limits is None or self.limits.timeout <= 0)
+                and PyThread_get_thread_ident() != self.dispatcher.thread):
+            link = self.dispatcher.lease()
         if link is None:
             return self._make(func, args, kwargs, None).result()
         cdef ConcurrentTask task = self.future_class.__new__(self.future_class)

@@ -1,8 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from distex._core.codec cimport Codec, Cursor
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
-from distex._core.lane cimport Lane
+from distex._core.dispatch cimport Inbox, Task
 
 
 cdef enum:
