@@ -73,7 +73,18 @@ class Elastic:
             PoolStartError: its workers can't be started. Nothing is left there then.
             PoolClosed: the pool ended before that.
         """
-        return await self._until_the_pool_ends(self._add(launcher))
+        try:
+            return await self._until_the_pool_ends(self._add(launcher))
+        except asyncio.CancelledError:
+            await self.take_back(launcher)
+            raise
+
+    async def take_back(self, launcher: Launcher) -> None:
+        """Remove the host that was ready in the moment in which who waited for it was cancelled."""
+        for host in self._supervisor.hosts:
+            if host.launcher is launcher and host.adding is None and not host.leaving:
+                await asyncio.shield(self._take_down(host, 0.0))
+                return
 
     async def _add(self, launcher: Launcher) -> str:
         supervisor = self._supervisor

@@ -484,7 +484,11 @@ class Pool(concurrent.futures.Executor):
         """
         launcher = self._launcher(host)
         await self.create()
-        name: str = await self._at_home(self._elastic.add(launcher))
+        try:
+            name: str = await self._at_home(self._elastic.add(launcher))
+        except asyncio.CancelledError:  # of this loop: the pool's may not have come to know in time
+            self._submit_home(self._elastic.take_back(launcher))
+            raise
         return name
 
     def add_host(self, host: str | HostSpec) -> str:

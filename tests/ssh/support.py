@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class Sshd:
         self.address = address
         self.port = port or free_port()
         self.inside = inside
-        self.tmp = folder / "tmp"  # TMPDIR on the far side
-        self.tmp.mkdir()
+        # TMPDIR on the far side; not in the folder: with a longer path the nanny would take another
+        self.tmp = Path(tempfile.mkdtemp(prefix="far-"))
         self.host_key = make_key(folder / "host_key")
         self.user_key = make_key(folder / "user_key")
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")

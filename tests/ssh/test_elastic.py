@@ -3,12 +3,14 @@
 import asyncio
 import os
 import threading
+import time
 
 import pytest
 from machine import wait_until
 
 from distex import HostError, Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
+from distex.elastic import Elastic
 
 from .tasks import double
 
@@ -128,6 +130,52 @@ def test_workers_that_fail_there(sshd):
             pool.add_host(sshd.spec(2))
         look_for_what_is_left(sshd)
         assert pool.run(double, 1) == 2
+        assert len(pool.workers()) == 1
+
+
+@pytest.mark.parametrize("how", ["within", "after"])
+async def test_who_stops_waiting_when_the_host_is_ready_leaves_nothing_there(
+        sshd, loop_type, how, monkeypatch):
+    """The cancellation comes within the last step of the addition, or between it and its caller's
+    next one."""
+    end = Elastic._end_growth
+
+    def end_and_cancel(elastic, *args):
+        end(elastic, *args)
+        if how == "within":
+            adding.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(adding.cancel)
+
+    monkeypatch.setattr(Elastic, "_end_growth", end_and_cancel)
+    async with Pool(1, worker_loop=loop_type) as pool:
+        adding = asyncio.ensure_future(pool.add_host_async(sshd.spec(2)))
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        assert not sshd.processes()
+        assert len(pool.workers()) == 1
+
+
+def test_who_stops_waiting_on_another_loop_leaves_nothing_there(sshd, monkeypatch):
+    end = Elastic._end_growth
+
+    def end_and_cancel(elastic, *args):
+        end(elastic, *args)
+        loop.call_soon_threadsafe(adding.cancel)
+        time.sleep(0.1)  # the pool's loop does not get to the cancellation before the end
+
+    async def add():
+        nonlocal loop, adding
+        loop = asyncio.get_running_loop()
+        adding = asyncio.ensure_future(pool.add_host_async(sshd.spec(2)))
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+
+    loop = adding = None
+    monkeypatch.setattr(Elastic, "_end_growth", end_and_cancel)
+    with Pool(1) as pool:
+        asyncio.run(add())
+        wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)
         assert len(pool.workers()) == 1
 
 
