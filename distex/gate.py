@@ -49,9 +49,10 @@ class Gate:
         self._count_drop = count_drop
         self._keepalive = keepalive
         self._socket: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
-        self._room = asyncio.Semaphore(options.MAX_HANDSHAKES)
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._accepts = False
+        self._retrying: asyncio.TimerHandle | None = None
+        # with the connection, until the loop has taken it over
+        self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
 
     async def open(self, host: str, port: int) -> tuple[str, int]:
         """Listen.
@@ -80,35 +81,55 @@ class Gate:
             self.close()
             raise HostError(
                 f"can't listen on {host or 'any address'}, port {port}: {exc}") from exc
-        self._accepting = loop.create_task(self._accept(sock))
+        self._watch()
         name = sock.getsockname()
         return name[0], name[1]
 
-    async def _accept(self, sock: socket.socket) -> None:
+    def _watch(self) -> None:
+        """Accept while there is room; those beyond that wait in the system, which gives up on them
+        in its own time."""
         loop = asyncio.get_running_loop()
-        while True:
-            # those beyond that wait in the system, which gives up on them in its own time
-            await self._room.acquire()
-            try:
-                connection, peer = await loop.sock_accept(sock)
-            except OSError as exc:
-                self._room.release()
-                logger.warning("distex: a connection can't be accepted: %s", exc)
-                await asyncio.sleep(RETRY_DELAY)
-                continue
-            except BaseException:
-                self._room.release()
-                raise
+        wanted = (self._socket is not None and self._retrying is None
+                  and len(self._handshakes) < options.MAX_HANDSHAKES)
+        if wanted != self._accepts:
+            self._accepts = wanted
+            if wanted:
+                loop.add_reader(self._socket, self._accept)
+            else:
+                loop.remove_reader(self._socket)
+
+    # no coroutine does so: what it has accepted is lost if it is cancelled in that moment
+    def _accept(self) -> None:
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
+        try:
+            connection, peer = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as exc:
+            logger.warning("distex: a connection can't be accepted: %s", exc)
+            self._retrying = loop.call_later(RETRY_DELAY, self._retry)
+        else:
             task = loop.create_task(self._let_in(connection, peer))
-            self._handshakes.add(task)
+            self._handshakes[task] = connection
             task.add_done_callback(self._handshake_done)
+        self._watch()
+
+    def _retry(self) -> None:
+        self._retrying = None
+        self._watch()
 
     def _handshake_done(self, task: "asyncio.Task[None]") -> None:
-        self._handshakes.discard(task)
-        self._room.release()
+        connection = self._handshakes.pop(task)
+        if connection is not None:  # it was cancelled before it began
+            connection.close()
+        self._watch()
 
     async def _let_in(self, connection: socket.socket, peer: Any) -> None:
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._handshakes[task] = None
         connection.setblocking(False)
         try:
             await loop.connect_accepted_socket(
@@ -122,17 +143,21 @@ class Gate:
 
     def close(self) -> None:
         """Listen no more. Connections that have come through stay."""
-        for task in (self._accepting, *self._handshakes):
-            if task is not None:
-                task.cancel()
-        if self._socket is not None:
-            self._socket.close()
+        if self._retrying is not None:
+            self._retrying.cancel()
+        for task in self._handshakes:
+            task.cancel()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            if self._accepts:
+                asyncio.get_running_loop().remove_reader(sock)
+                self._accepts = False
+            sock.close()
 
     async def closed(self) -> None:
         """Wait, after close(), until nothing is left of it."""
-        tasks = [task for task in (self._accepting, *self._handshakes) if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._handshakes:
+            await asyncio.wait(list(self._handshakes))
 
 
 def keep_alive(transport: Any, keepalive: float) -> None:

@@ -49,6 +49,7 @@ class Joiner:
         self._address = address
         self._workers = workers
         self._wait = wait
+        self._connecting: asyncio.Task[tuple[Relay | None, str]] | None = None
         self._relay: Relay | None = None
         self._signals = 0
         self._leave = asyncio.Event()
@@ -57,6 +58,8 @@ class Joiner:
         """Let the workers end what they have, and end; called again: end at once."""
         self._signals += 1
         self._leave.set()
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._relay is not None:
             if self._signals == 1:
                 logger.info("leaving the pool once the workers have ended what they have")
@@ -70,7 +73,13 @@ class Joiner:
         loop = asyncio.get_running_loop()
         since, delay, last = loop.time(), FIRST_DELAY, ""
         while not self._leave.is_set():
-            relay, reason = await self._connect()
+            self._connecting = loop.create_task(self._connect())
+            await asyncio.wait([self._connecting])
+            if self._connecting.cancelled():
+                logger.info("left before the pool was reached")
+                return OVER
+            relay, reason = self._connecting.result()
+            self._connecting = None
             if relay is not None:
                 code = await self._serve(relay)
                 if code == STOPPED or self._leave.is_set():
@@ -123,6 +132,8 @@ class Joiner:
         """Serve the pool until the end; the nanny's exit code."""
         logger.info("connected to the pool at %s, port %d", *self._address)
         self._relay = relay
+        if self._leave.is_set():  # since there was a connection
+            relay.close()
         try:
             return await relay.ended
         finally:

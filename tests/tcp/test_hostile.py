@@ -5,6 +5,7 @@ unpickled, starts nothing, breaks nothing, stays nowhere, and is counted.
 and a fifth as many again behind a TLS handshake, which takes its time.
 """
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -14,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+import warnings
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from hypothesis import settings
 from machine import wait_until
 
 from distex import messages, options
-from distex.gate import NANNY, PROBE, WORKER
+from distex.gate import NANNY, PROBE, WORKER, Gate
 from distex.secret import Secret
 
 from . import tasks
@@ -264,6 +266,32 @@ def test_a_cap_on_handshakes(listening, join, monkeypatch):
         assert pool._home.supervisor.listener.dropped >= 12
         for sock in socks:
             sock.close()
+
+
+async def _connect_and_close(secret, turns):
+    """A gate that is closed so many turns of the loop after somebody has connected."""
+    gate = Gate(Secret(secret), [WORKER], asyncio.Protocol, lambda exc: None)
+    with socket.create_connection(await gate.open("127.0.0.1", 0)) as sock:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        gate.close()
+        await gate.closed()
+        await asyncio.sleep(0)
+        sock.settimeout(0)  # it has been closed, or reset
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_who_connects_in_the_moment_in_which_it_is_closed_is_let_go(secret, loop, turns):
+    """By what does so, and not when some time the garbage collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings(action="error"):
+            loop.run(_connect_and_close(secret, turns))
+    finally:
+        gc.enable()
 
 
 # --- the spawn server

@@ -1,16 +1,22 @@
 """Workers that join a pool: python -m distex worker, as a scheduler would start it."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from machine import free_port, is_alive, wait_until
+from machine import DEADLINE, free_port, is_alive, wait_until
 
 from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost
+from distex.join import Joiner
+from distex.options import CONNECT_TIMEOUT
 from distex.relay import socket_address
+from distex.secret import Secret
 
 from . import tasks
 from .support import Command, other_version
@@ -117,6 +123,33 @@ def test_a_worker_of_theirs_that_dies_is_replaced(listening, join):
         assert pool.run(tasks.double, 1) == 2
 
 
+def test_a_signal_while_it_connects(join):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        joiner = join(silent.getsockname())
+        with silent.accept()[0]:
+            since = time.monotonic()
+            assert joiner.stop() == 0
+            assert time.monotonic() - since < CONNECT_TIMEOUT / 2
+
+
+def test_a_signal_when_it_has_just_connected(listening, secret, loop, monkeypatch):
+    connect = Joiner._connect
+
+    async def connect_and_leave(joiner):
+        connected = await connect(joiner)
+        asyncio.get_running_loop().call_soon(joiner.leave)
+        return connected
+
+    async def join_and_leave(address):
+        async with asyncio.timeout(DEADLINE):
+            return await Joiner(Secret(secret), address, 1, 0.0).run()
+
+    monkeypatch.setattr(Joiner, "_connect", connect_and_leave)
+    with listening() as pool:
+        assert loop.run(join_and_leave(pool.address)) == 0
+        assert not pool.workers()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_tasks_end(listening, join, tmp_path, number):
     with listening() as pool:
@@ -215,6 +248,7 @@ def test_they_come_and_go_while_tasks_run(listening, join):
     """No result is lost or doubled."""
     with listening() as pool:
         first = join(pool.address, workers=2)
+        first.says("connected")
         results = []
         mapping = threading.Thread(
             target=lambda: results.extend(pool.map(tasks.double, range(20_000))))
