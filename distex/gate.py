@@ -88,15 +88,15 @@ class Gate:
     def _watch(self) -> None:
         """Accept while there is room; those beyond that wait in the system, which gives up on them
         in its own time."""
+        if self._socket is None:
+            return
         loop = asyncio.get_running_loop()
-        wanted = (self._socket is not None and self._retrying is None
-                  and len(self._handshakes) < options.MAX_HANDSHAKES)
-        if wanted != self._accepts:
-            self._accepts = wanted
-            if wanted:
-                loop.add_reader(self._socket, self._accept)
-            else:
-                loop.remove_reader(self._socket)
+        wanted = self._retrying is None and len(self._handshakes) < options.MAX_HANDSHAKES
+        if wanted and not self._accepts:
+            loop.add_reader(self._socket, self._accept)
+        elif self._accepts and not wanted:
+            loop.remove_reader(self._socket)
+        self._accepts = wanted
 
     # no coroutine does so: what it has accepted is lost if it is cancelled in that moment
     def _accept(self) -> None:
