@@ -18,9 +18,11 @@ from asyncio import CancelledError
 from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport Function
 from distex._core.framing cimport (
-    CANCELLED, ERROR, FORGET, FUNCTION, RESULT, FrameHandler, FrameReader, FrameWriter, Header,
+    CANCELLED, ERROR, FORGET, FUNCTION, RESULT, Detour, FrameHandler, FrameReader, FrameWriter,
+    Header,
 )
 from distex._core.polling cimport recv_soon
+from distex._core.ring cimport RingPair
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex.errors import ProtocolError, annotate, load_exception
 
@@ -53,34 +55,134 @@ class LaneClosed(Exception):
     """Raised when the worker has closed the lane: it is dead or ends."""
 
 
+cdef class Wire(FrameWriter):
+    """A socket in blocking mode, with frames on it: what a Connection is without a loop.
+
+    Args:
+        fd: the socket.
+        peer: process id at its other end, if memory can be shared with it; else 0.
+        spin: seconds to poll for an answer before sleeping.
+    """
+
+    def __init__(self, int fd, long peer, double spin):
+        self.fd = fd
+        self.reader = FrameReader(DEFAULT_LIMIT_BYTES)
+        self.spin_ns = <long long>(spin * 1e9)
+        if peer:
+            self.rings = self.reader.bypass = RingPair(self, peer)
+
+    cdef int close(self) except -1:
+        self.rings = self.reader.bypass = None
+        if self.fd >= 0:
+            fd = self.fd
+            self.fd = -1
+            os.close(fd)
+        return 0
+
+    cdef int pending(self) except -1:
+        if self.rings is not None:
+            self.rings.offer_for(self.parts_bytes)
+        return 0
+
+    cdef int write_out(self, FrameHandler handler) except -1:
+        """Send what was written. What comes meanwhile goes to the handler."""
+        for part in self.take():
+            if type(part) is Detour:
+                self.send_detour(part, handler)
+            else:
+                self.send(part)
+        return 0
+
+    cdef int send(self, object part) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t sent, done = 0
+        cdef int fd = self.fd
+        PyObject_GetBuffer(part, &view, PyBUF_SIMPLE)
+        try:
+            while done < view.len:
+                with nogil:
+                    sent = distex_send(fd, <const char*>view.buf + done, view.len - done)
+                if sent >= 0:
+                    done += sent
+                elif errno == EINTR:
+                    PyErr_CheckSignals()
+                else:
+                    raise LaneClosed
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int send_detour(self, Detour detour, FrameHandler handler) except -1:
+        while True:
+            self.broken_off = False
+            detour.sent += self.rings.put(
+                <char*>detour.view.buf + detour.sent, detour.view.len - detour.sent)
+            if detour.sent == detour.view.len:
+                return 0
+            if self.broken_off:
+                PyErr_CheckSignals()
+            else:  # until there is room
+                self.read(handler)
+
+    cdef int read(self, FrameHandler handler) except -1:
+        """Wait for something to come, and hand what it is to the handler."""
+        cdef char* space = NULL
+        cdef Py_ssize_t n = 0, got
+        cdef int fd = self.fd
+        self.reader.space(&space, &n)
+        with nogil:
+            got = recv_soon(fd, space, n, self.spin_ns) if self.spin_ns else -1
+            if got < 0 and (self.spin_ns == 0 or errno == EAGAIN):
+                got = distex_recv(fd, space, n)
+        if got < 0 and errno == EINTR:
+            return PyErr_CheckSignals()
+        if got <= 0:
+            raise LaneClosed
+        self.broken_off = False
+        self.reader.received(got, handler)
+        while self.broken_off:
+            PyErr_CheckSignals()
+            self.broken_off = False
+            self.reader.received(0, handler)
+        if self.size:  # an answer about the rings
+            self.write_out(handler)
+        return 0
+
+    cdef int write_ahead(self, bytes frame) except -1:
+        return self.send(frame)
+
+    cdef int write_soon(self) except -1:
+        self.broken_off = True
+        return 0
+
+    cdef int read_soon(self) except -1:
+        self.broken_off = True
+        return 0
+
+
 cdef class Lane(FrameHandler):
     """One connection, used by one thread at a time.
 
     Args:
         fd: the connected socket, in blocking mode; closed with the lane.
+        peer: process id at its other end, if memory can be shared with it; else 0.
         codec: how data are written.
         worker: whatever describes the worker in errors.
         spin: seconds to poll for an answer before sleeping.
     """
 
-    def __init__(self, int fd, Codec codec, worker, double spin):
-        self.fd = fd
+    def __init__(self, int fd, long peer, Codec codec, worker, double spin):
+        self.out = Wire(fd, peer, spin)
         self.codec = codec
         self.worker = worker
-        self.out = FrameWriter()
-        self.reader = FrameReader(DEFAULT_LIMIT_BYTES)
         self.known = {}
-        self.spin_ns = <long long>(spin * 1e9)
 
     def __del__(self):
         self.close()
 
     def close(self):
         """Close the socket; who waits for an answer gets LaneClosed."""
-        if self.fd >= 0:
-            fd = self.fd
-            self.fd = -1
-            os.close(fd)
+        self.out.close()
 
     cdef int prepare(self, object func) except -1:
         """Send the function along if the worker does not have it."""
@@ -99,46 +201,10 @@ cdef class Lane(FrameHandler):
 
     cdef int exchange(self) except -1:
         """Send what was written, and wait for the answer."""
-        cdef char* space = NULL
-        cdef Py_ssize_t n = 0, got
-        cdef Py_buffer view
-        cdef int fd = self.fd
         self.answered = False
-        for part in self.out.take():
-            PyObject_GetBuffer(part, &view, PyBUF_SIMPLE)
-            try:
-                self._send(<const char*>view.buf, view.len)
-            finally:
-                PyBuffer_Release(&view)
+        self.out.write_out(self)
         while not self.answered:
-            self.reader.space(&space, &n)
-            with nogil:
-                got = recv_soon(fd, space, n, self.spin_ns) if self.spin_ns else -1
-                if got < 0 and (self.spin_ns == 0 or errno == EAGAIN):
-                    got = distex_recv(fd, space, n)
-            if got > 0:
-                self.reader.received(got, self)
-            elif got == 0:
-                raise LaneClosed
-            elif errno == EINTR:
-                PyErr_CheckSignals()
-            else:
-                raise LaneClosed
-        return 0
-
-    cdef int _send(self, const char* data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t sent
-        cdef int fd = self.fd
-        while n > 0:
-            with nogil:
-                sent = distex_send(fd, data, n)
-            if sent >= 0:
-                data += sent
-                n -= sent
-            elif errno == EINTR:
-                PyErr_CheckSignals()
-            else:
-                raise LaneClosed
+            self.out.read(self)
         return 0
 
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:

@@ -7,14 +7,19 @@
 While input is being processed output is held back, and written at its end; output that arises
 otherwise is written by one callback at the end of the loop's tick, or at once when there is much or
 the peer has nothing else to do.
+
+Between processes of one machine large segments take another way, see ring.pyx. While one waits for
+room there, all that comes after it waits too.
 """
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from asyncio import BufferedProtocol
+from collections import deque
 
-from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex._core.framing cimport Detour, FrameHandler, FrameReader, FrameWriter
 from distex._core.polling cimport recv_soon
+from distex._core.ring cimport RingPair, peer_process
 from distex.errors import ProtocolError
 
 cdef enum:
@@ -43,6 +48,8 @@ cdef class Connection(FrameWriter):
     # --- output
 
     cdef int pending(self) except -1:
+        if self.rings is not None:
+            self.rings.offer_for(self.parts_bytes)
         if self.size + self.parts_bytes >= FLUSH_BYTES or self.urgent and not self.reading:
             self.write_out()
         elif not self.reading and not self.flush_scheduled:
@@ -51,15 +58,63 @@ cdef class Connection(FrameWriter):
         return 0
 
     cdef bint congested(self):
-        return self.paused
+        return self.paused or self.held is not None
 
     cdef int write_out(self) except -1:
         self.urgent = False
         if self.transport is None:  # not connected yet, or not any more
             return 0
         for part in self.take():
-            self.transport_write(part)
+            if self.held is None and type(part) is Detour:
+                self.held = deque()
+            if self.held is None:
+                self.transport_write(part)
+            else:
+                self.held.append(part)
+        return self._write_held()
+
+    cdef int _write_held(self) except -1:
+        """Write what has waited for room in the shared memory, as far as there is some."""
+        cdef Detour detour
+        while self.held is not None:
+            part = self.held[0]
+            if type(part) is Detour:
+                detour = part
+                try:
+                    detour.sent += self.rings.put(
+                        <char*>detour.view.buf + detour.sent, detour.view.len - detour.sent)
+                except ProtocolError as exc:
+                    return self.violated(exc)
+                if detour.sent < detour.view.len:
+                    break
+            else:
+                self.transport_write(part)
+            self.held.popleft()
+            if not self.held:
+                self.held = None
         return 0
+
+    cdef int write_ahead(self, bytes frame) except -1:
+        if self.transport is not None:
+            self.transport_write(frame)
+        return 0
+
+    cdef int write_on(self) except -1:
+        if self.held is not None and self.transport is not None:
+            self._write_held()
+            if self.held is None:
+                if self.closing:
+                    self.transport.close()
+                elif not self.paused:
+                    self.handler.writable()
+        return 0
+
+    cdef int write_soon(self) except -1:
+        self.loop.call_soon(self._write_on)
+        return 0
+
+    def _write_on(self):
+        self.write_on()
 
     def _flush(self):
         self.flush_scheduled = False
@@ -73,7 +128,10 @@ cdef class Connection(FrameWriter):
         """Write what is held back, then close."""
         if self.transport is not None:
             self.write_out()
-            self.transport.close()
+            if self.held is not None:
+                self.closing = True
+            else:
+                self.transport.close()
 
     def abort(self):
         """Close at once; what was not sent is lost."""
@@ -99,6 +157,23 @@ cdef class Connection(FrameWriter):
             self.buffer_updated(got)
         return 0
 
+    # --- shared memory
+
+    def share_memory(self):
+        """Allow it, if the peer is a process of this machine. Both sides have to, before anything
+        is sent."""
+        cdef long peer = peer_process(self.transport.get_extra_info("socket"))
+        if peer:
+            self.rings = self.reader.bypass = RingPair(self, peer)
+
+    cdef int read_soon(self) except -1:
+        self.loop.call_soon(self._read_on)
+        return 0
+
+    def _read_on(self):
+        if self.transport is not None:
+            self.buffer_updated(0)
+
     # --- the protocol's callbacks
 
     def connection_made(self, transport):
@@ -112,6 +187,7 @@ cdef class Connection(FrameWriter):
         self.transport_write = None
         self.poll_fd = -1
         self.take()
+        self.held = self.rings = self.reader.bypass = None
         if self.on_lost is not None:
             self.on_lost(self)
         self.handler.disconnected(exc)
@@ -121,7 +197,8 @@ cdef class Connection(FrameWriter):
 
     def resume_writing(self):
         self.paused = False
-        self.handler.writable()
+        if self.held is None:
+            self.handler.writable()
 
     def eof_received(self):
         return False

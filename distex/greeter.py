@@ -99,6 +99,8 @@ class Greeter(FrameHandler):
             self._record.connection = self.connection
             self._record.pid = message.pid
             self.connection.reader.set_limit(DEFAULT_LIMIT_BYTES)
+            if self._record.host.is_local:
+                self.connection.share_memory()
             initializer, buffers = self._host.initializer
             self.connection.write(
                 WELCOME, 0, 0, 0, messages.encode(messages.Welcome(initializer)), buffers)

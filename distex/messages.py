@@ -52,6 +52,7 @@ class Configure(Message, frozen=True):
     func_pickle: int
     data_pickle: int
     spin: float  # seconds
+    shares_memory: bool  # whether the pool is on the same machine, see _core/ring.pyx
 
 
 class Spawn(Message, frozen=True):

@@ -63,6 +63,7 @@ FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
 BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
+LOOK_CLOSER_BYTES = 48 * 1024 * 1024  # of memory; to look whether all is used takes 0.2 ms
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
@@ -81,11 +82,18 @@ def _prctl(option: int, value: int) -> None:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Resident set size of a process of this machine; None: it is gone, or this is not Linux."""
+    """Resident set size of a process of this machine, without what it keeps for the case that
+    nobody else wants it (see _core/blocks.pyx); None: it is gone, or this is not Linux."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > LOOK_CLOSER_BYTES:
+            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+                for line in file:
+                    if line.startswith(b"LazyFree:"):
+                        resident -= 1024 * int(line.split()[1])
+        return resident
+    except (OSError, IndexError, ValueError):
         return None
 
 

@@ -24,6 +24,7 @@ from distex import messages, options, serializers, versions
 from distex._core.codec import Codec
 from distex._core.dispatch import Dispatcher, Task, WorkerLink
 from distex._core.lane import Lane
+from distex._core.ring import peer_process
 from distex.elastic import Elastic
 from distex.errors import HostError, ProtocolError, load_exception
 from distex.failures import PoolClosed, PoolStartError, WorkerLost
@@ -188,6 +189,7 @@ class Supervisor:
             func_pickle=self.settings.func_pickle,
             data_pickle=self.settings.data_pickle,
             spin=self.settings.spin,
+            shares_memory=host.is_local,
         ))
         self.fill(host)
 
@@ -228,10 +230,10 @@ class Supervisor:
         sock = connection.transport.get_extra_info("socket")
         if sock is None:
             raise ProtocolError(f"the lane of worker {hello.number} is no socket")
-        fd = os.dup(sock.fileno())
+        fd, peer = os.dup(sock.fileno()), peer_process(sock)
         connection.abort()
         os.set_blocking(fd, True)
-        record.link.lane = Lane(fd, self.dispatcher.codec, record, self.settings.spin)
+        record.link.lane = Lane(fd, peer, self.dispatcher.codec, record, self.settings.spin)
 
     def worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""

@@ -109,6 +109,8 @@ class LaneRunner(Runner):
             self.loop.call_soon(os._exit, 0)
 
     def _hello(self, lane: bool) -> None:
+        if self.config.shares_memory:
+            self.connection.share_memory()
         self._say(HELLO, Hello(
             token=self.config.token, number=self.number, pid=os.getpid(), lane=lane))
 

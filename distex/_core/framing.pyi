@@ -14,6 +14,13 @@ HELLO_LIMIT_BYTES: Final = 256
 class Buffer: ...
 
 @disjoint_base
+class Bypass: ...
+
+@disjoint_base
+class Detour:
+    def __new__(cls, segment: _Buffer) -> Detour: ...
+
+@disjoint_base
 class FrameWriter(Buffer):
     def take(self) -> list[Any]: ...
     def write(

@@ -1,11 +1,27 @@
 from distex._core.codec cimport Codec
-from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex._core.framing cimport Detour, FrameHandler, FrameReader, FrameWriter
+from distex._core.ring cimport RingPair
+
+
+cdef class Wire(FrameWriter):
+    cdef int fd
+    cdef FrameReader reader
+    # None: large segments go by the socket
+    cdef RingPair rings
+    # the rings have broken off in between, for a loop's sake
+    cdef bint broken_off
+    # nanoseconds to poll for an answer before sleeping
+    cdef long long spin_ns
+
+    cdef int write_out(self, FrameHandler handler) except -1
+    cdef int read(self, FrameHandler handler) except -1
+    cdef int close(self) except -1
+    cdef int send(self, object part) except -1
+    cdef int send_detour(self, Detour detour, FrameHandler handler) except -1
 
 
 cdef class Lane(FrameHandler):
-    cdef int fd
-    cdef FrameWriter out
-    cdef FrameReader reader
+    cdef Wire out
     cdef Codec codec
     cdef object worker
     # functions that the worker has by this way, by id; held here, so that ids stay theirs
@@ -15,9 +31,6 @@ cdef class Lane(FrameHandler):
     cdef bint answered
     cdef object value
     cdef object error
-    # nanoseconds to poll for an answer before sleeping
-    cdef long long spin_ns
 
     cdef int prepare(self, object function) except -1
     cdef int exchange(self) except -1
-    cdef int _send(self, const char* data, Py_ssize_t n) except -1

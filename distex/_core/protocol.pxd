@@ -1,4 +1,5 @@
 from distex._core.framing cimport FrameHandler, FrameReader, FrameWriter
+from distex._core.ring cimport RingPair
 
 
 cdef class Connection(FrameWriter):
@@ -18,6 +19,11 @@ cdef class Connection(FrameWriter):
     cdef object flush_callback
     # bound once
     cdef object transport_write
+    # for large segments, if it may be used; and what waits for room in it, with all that comes
+    # after, and then the end
+    cdef readonly RingPair rings
+    cdef object held
+    cdef bint closing
     # the socket, if it may be read without the transport; else -1
     cdef int poll_fd
     # the buffer that was handed out last, and what it is
@@ -28,4 +34,5 @@ cdef class Connection(FrameWriter):
     cdef int pending(self) except -1
     cdef bint congested(self)
     cdef int write_out(self) except -1
+    cdef int _write_held(self) except -1
     cdef int violated(self, object exc) except -1

@@ -13,9 +13,9 @@ SOURCES = PACKAGE.parent / "_core"
 # from the ground up; a module may import from lower floors, and from its own one those before it
 FLOORS = [
     ["errors", "failures", "options", "notes", "output"],
-    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.framing",
-     "_core.codec", "_core.room", "messages", "serializers", "versions"],
-    ["_core.dispatch", "_core.lane", "_core.futures", "_core.caller", "_core.protocol",
+    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.blocks",
+     "_core.framing", "_core.codec", "_core.room", "messages", "serializers", "versions"],
+    ["_core.dispatch", "_core.ring", "_core.lane", "_core.futures", "_core.caller", "_core.protocol",
      "_core.execute", "functions", "namespace", "contexts", "interrupts", "shipping"],
     ["secret", "gate", "worker", "nanny"],
     ["launch.hosts", "launch.stream", "launch.local", "launch.ssh", "launch.server", "launch",

@@ -1,0 +1,112 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Memory for large segments that are received; it is used again.
+
+    Block(n) ──> one that was kept, or fresh memory        dropped ──> kept, or given back
+
+The system zeroes fresh memory before a process gets it, which takes longer than to receive into it.
+What is kept is marked as free: the system takes it when it needs it, without asking.
+"""
+from cpython.buffer cimport PyBuffer_FillInfo
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #ifndef MADV_FREE
+    #define MADV_FREE 8
+    #endif
+
+    enum { DISTEX_BLOCKS = 16 };  /* that are kept, at most */
+    static const size_t distex_huge_page = 2 << 20, distex_kept_limit = 256 << 20;
+
+    typedef struct {
+        char *base;  /* of the mapping; what is used of it begins behind this, at a huge page */
+        size_t mapped, capacity;
+    } distex_block;
+
+    static distex_block *distex_kept[DISTEX_BLOCKS];
+    static size_t distex_kept_bytes;
+
+    static void distex_block_unmap(distex_block *block) {
+        munmap(block->base, block->mapped);
+    }
+
+    static void distex_block_keep(distex_block *block) {
+        size_t kept = __atomic_add_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+        int i;
+        if (kept <= distex_kept_limit)
+            for (i = 0; i < DISTEX_BLOCKS; i++) {
+                distex_block *none = NULL;
+                if (__atomic_compare_exchange_n(&distex_kept[i], &none, block, 0,
+                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+                    return;
+            }
+        __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+        distex_block_unmap(block);
+    }
+
+    static distex_block *distex_block_kept(size_t n) {
+        int i;
+        for (i = 0; i < DISTEX_BLOCKS; i++) {
+            distex_block *block = __atomic_exchange_n(&distex_kept[i], NULL, __ATOMIC_SEQ_CST);
+            if (block == NULL) continue;
+            __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+            if (block->capacity >= n && block->capacity - n <= n / 4 + distex_huge_page)
+                return block;
+            distex_block_keep(block);
+        }
+        return NULL;
+    }
+
+    static char *distex_block_take(size_t n) {
+        distex_block *block = distex_block_kept(n);
+        size_t capacity = (n + distex_huge_page - 1) & ~(distex_huge_page - 1);
+        size_t mapped = capacity + 2 * distex_huge_page;
+        char *base, *data;
+        if (block != NULL) return (char *)(block + 1);
+        base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (base == MAP_FAILED) return NULL;
+        data = (char *)(((uintptr_t)base + 2 * distex_huge_page - 1) & ~(distex_huge_page - 1));
+        madvise(data, capacity, MADV_HUGEPAGE);
+        block = (distex_block *)data - 1;
+        block->base = base;
+        block->mapped = mapped;
+        block->capacity = capacity;
+        return data;
+    }
+
+    static void distex_block_drop(char *data) {
+        distex_block *block = (distex_block *)data - 1;
+        madvise(data, block->capacity, MADV_FREE);
+        distex_block_keep(block);
+    }
+    #else
+    #include <stdlib.h>
+    static char *distex_block_take(size_t n) { return malloc(n); }
+    static void distex_block_drop(char *data) { free(data); }
+    #endif
+    """
+    char* distex_block_take(size_t n)
+    void distex_block_drop(char* data)
+
+
+cdef class Block:
+    """A writable buffer of so many bytes, whatever they are."""
+
+    def __cinit__(self, Py_ssize_t size):
+        self.data = distex_block_take(size)
+        if self.data == NULL:
+            raise MemoryError(f"no memory for a buffer of {size} bytes")
+        self.size = size
+
+    def __dealloc__(self):
+        if self.data != NULL:
+            distex_block_drop(self.data)
+
+    def __len__(self):
+        return self.size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, False, flags)

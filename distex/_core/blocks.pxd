@@ -1,0 +1,3 @@
+cdef class Block:
+    cdef char* data
+    cdef Py_ssize_t size

@@ -1,0 +1,9 @@
+"""What Python code sees of _core/blocks.pyx."""
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Block:
+    def __new__(cls, size: int) -> Block: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
