@@ -33,26 +33,48 @@ cdef extern from *:
         munmap(block->base, block->mapped);
     }
 
+    static distex_block *distex_block_from(int i) {
+        distex_block *block = __atomic_exchange_n(&distex_kept[i], NULL, __ATOMIC_SEQ_CST);
+        if (block != NULL)
+            __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+        return block;
+    }
+
+    /* Those kept before make room for it. */
     static void distex_block_keep(distex_block *block) {
-        size_t kept = __atomic_add_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
-        int i;
-        if (kept <= distex_kept_limit)
-            for (i = 0; i < DISTEX_BLOCKS; i++) {
-                distex_block *none = NULL;
-                if (__atomic_compare_exchange_n(&distex_kept[i], &none, block, 0,
-                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-                    return;
+        static unsigned int turn;
+        int i, full = 1;
+        if (block->capacity > distex_kept_limit) {
+            distex_block_unmap(block);
+            return;
+        }
+        __atomic_add_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+        for (i = 0; i < DISTEX_BLOCKS; i++) {
+            distex_block *other = NULL;
+            if (__atomic_load_n(&distex_kept_bytes, __ATOMIC_SEQ_CST) > distex_kept_limit
+                    && (other = distex_block_from(i)) != NULL)
+                distex_block_unmap(other);
+        }
+        for (i = 0; i < DISTEX_BLOCKS && full; i++) {
+            distex_block *none = NULL;
+            full = !__atomic_compare_exchange_n(&distex_kept[i], &none, block, 0,
+                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        }
+        if (full) {
+            i = __atomic_fetch_add(&turn, 1, __ATOMIC_SEQ_CST) % DISTEX_BLOCKS;
+            block = __atomic_exchange_n(&distex_kept[i], block, __ATOMIC_SEQ_CST);
+            if (block != NULL) {
+                __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
+                distex_block_unmap(block);
             }
-        __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
-        distex_block_unmap(block);
+        }
     }
 
     static distex_block *distex_block_kept(size_t n) {
         int i;
         for (i = 0; i < DISTEX_BLOCKS; i++) {
-            distex_block *block = __atomic_exchange_n(&distex_kept[i], NULL, __ATOMIC_SEQ_CST);
+            distex_block *block = distex_block_from(i);
             if (block == NULL) continue;
-            __atomic_sub_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
             if (block->capacity >= n && block->capacity - n <= n / 4 + distex_huge_page)
                 return block;
             distex_block_keep(block);

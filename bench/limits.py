@@ -40,10 +40,17 @@ def _raw(*args: str | int) -> list[float]:
     return [int(line) * 1e-9 for line in output.split()]
 
 
-def ping(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
+def ping(
+    session: Session, calls: int, seconds: float, apart: bool = False, kind: str = "ping"
+) -> Figures:
     """64 bytes to another process and back."""
     cpus = session.two_cpus() if apart else ()
-    return describe(_raw("ping", *cpus, calls + 200)[200:])
+    return describe(_raw(kind, *cpus, calls + 200)[200:])
+
+
+def poll(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
+    """The same, where neither process waits but asks again and again, on a CPU each."""
+    return ping(session, calls, seconds, True, "poll")
 
 
 def loop_ping(session: Session, calls: int, seconds: float, apart: bool = False) -> Figures:
@@ -124,6 +131,11 @@ def _repeats(size: int) -> int:
 def memcpy(session: Session, size: int, seconds: float) -> Figures:
     """Bytes copied in memory."""
     return {"bytes_per_second": size / statistics.median(_raw("memcpy", size, _repeats(size)))}
+
+
+def fresh(session: Session, size: int, seconds: float) -> Figures:
+    """Bytes of memory that this process did not have before."""
+    return {"bytes_per_second": size / statistics.median(_raw("fresh", size, _repeats(size)))}
 
 
 def echo(session: Session, size: int, seconds: float) -> Figures:

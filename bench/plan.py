@@ -10,6 +10,7 @@ from typing import Any
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 CHUNKSIZES = (1, 10, 100, 1000, 10_000, 100_000)
+POLL = "busy-polling ping-pong (C)"
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
 
 
@@ -152,6 +153,7 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
         Row("distex async", "run_async, spin", options={"spin": 0.01}),
         Row("distex", "run, spin", options={"spin": 0.01}),
     )
+    polling = () if pinned else (Row("limits", POLL, measure="poll"),)
     return Experiment(
         f"latency/{'pinned' if pinned else 'unpinned'}",
         "Latency of one tiny task, " + (
@@ -162,6 +164,7 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
             Row("distex", "run"),
             *spinning,
             Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+            *polling,
             Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
             Row("distex 0.7.2 async", "run_async"),
             Row("distex 0.7.2", "run"),
@@ -192,6 +195,7 @@ def _apart(calls: int) -> Experiment:
             Row("distex async", "run_async, spin", options={"spin": 0.01}),
             Row("distex", "run, spin", options={"spin": 0.01}),
             Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+            Row("limits", POLL, measure="poll"),
             Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
         ),
         (Figure("p50", "p50", "seconds"), Figure("p99", "p99", "seconds"), CPU),
@@ -264,6 +268,7 @@ def _data(sizes: Iterable[int], seconds: float, quick: bool) -> Experiment:
         (
             Row("distex async", "run_async"),
             Row("limits", "memcpy (C)", measure="memcpy"),
+            Row("limits", "fresh memory (C)", measure="fresh"),
             Row("limits", "Unix socket there and back (C)", measure="echo"),
             Row("distex 0.7.2 async", "run_async"),
             Row("ProcessPoolExecutor", "submit", most=256 * MB),  # takes many seconds for more

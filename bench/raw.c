@@ -1,15 +1,19 @@
 /* The machine's limits, at C speed. All times are printed in nanoseconds, one to a line.
 
    raw ping [CPU CPU] COUNT  64 bytes to a forked process and back over a socketpair, each on its CPU
+   raw poll [CPU CPU] COUNT  the same, where neither waits but asks again and again
    raw echo SIZE COUNT       SIZE bytes there, and when all have arrived, back
    raw memcpy SIZE COUNT     one copy of SIZE bytes
+   raw fresh SIZE COUNT      SIZE bytes of fresh memory, each page of which is written to
 */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,10 +35,13 @@ static void send_all(int fd, const char *data, size_t size)
     }
 }
 
+static int poll;
+
 static int receive_all(int fd, char *data, size_t size)
 {
     while (size) {
-        ssize_t n = read(fd, data, size);
+        ssize_t n = recv(fd, data, size, poll ? MSG_DONTWAIT : 0);
+        if (n < 0 && poll && errno == EAGAIN) continue;
         if (n <= 0) return 0;
         data += n;
         size -= n;
@@ -53,7 +60,8 @@ static void run_on(const char *cpu)
 int main(int argc, char **argv)
 {
     if (argc < 3) return 2;
-    int ping = !strcmp(argv[1], "ping");
+    poll = !strcmp(argv[1], "poll");
+    int ping = poll || !strcmp(argv[1], "ping");
     size_t size = ping ? 64 : strtoull(argv[2], NULL, 10);
     long count = atol(argv[argc - 1]);
     char *data = malloc(size), *copy = malloc(size);
@@ -69,6 +77,17 @@ int main(int argc, char **argv)
             memcpy(i & 1 ? data : copy, i & 1 ? copy : data, size);
             __asm__ volatile("" : : "r"(data), "r"(copy) : "memory");
             taken[i] = now() - start;
+        }
+    } else if (!strcmp(argv[1], "fresh")) {
+        for (long i = 0; i < count; i++) {
+            int64_t start = now();
+            char *fresh = mmap(
+                NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (fresh == MAP_FAILED) return 1;
+            madvise(fresh, size, MADV_HUGEPAGE);
+            for (size_t at = 0; at < size; at += 4096) ((volatile char *)fresh)[at] = 1;
+            taken[i] = now() - start;
+            munmap(fresh, size);
         }
     } else {
         pid_t pid = fork();
