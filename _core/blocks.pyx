@@ -14,12 +14,13 @@ cdef extern from *:
     #include <stdint.h>
     #if defined(__linux__)
     #include <sys/mman.h>
+    #include <unistd.h>
     #ifndef MADV_FREE
     #define MADV_FREE 8
     #endif
 
     enum { DISTEX_BLOCKS = 16 };  /* that are kept, at most */
-    static const size_t distex_huge_page = 2 << 20, distex_kept_limit = 256 << 20;
+    static const size_t distex_huge_page = 2 << 20;
 
     typedef struct {
         char *base;  /* of the mapping; what is used of it begins behind this, at a huge page */
@@ -28,6 +29,12 @@ cdef extern from *:
 
     static distex_block *distex_kept[DISTEX_BLOCKS];
     static size_t distex_kept_bytes;
+
+    /* Bytes that are kept, at most. */
+    static size_t distex_kept_limit(void) {
+        size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+        return memory / 16 < 1 << 30 ? memory / 16 : 1 << 30;
+    }
 
     static void distex_block_unmap(distex_block *block) {
         munmap(block->base, block->mapped);
@@ -43,15 +50,16 @@ cdef extern from *:
     /* Those kept before make room for it. */
     static void distex_block_keep(distex_block *block) {
         static unsigned int turn;
+        const size_t limit = distex_kept_limit();
         int i, full = 1;
-        if (block->capacity > distex_kept_limit) {
+        if (block->capacity > limit) {
             distex_block_unmap(block);
             return;
         }
         __atomic_add_fetch(&distex_kept_bytes, block->capacity, __ATOMIC_SEQ_CST);
         for (i = 0; i < DISTEX_BLOCKS; i++) {
             distex_block *other = NULL;
-            if (__atomic_load_n(&distex_kept_bytes, __ATOMIC_SEQ_CST) > distex_kept_limit
+            if (__atomic_load_n(&distex_kept_bytes, __ATOMIC_SEQ_CST) > limit
                     && (other = distex_block_from(i)) != NULL)
                 distex_block_unmap(other);
         }

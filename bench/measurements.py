@@ -195,7 +195,7 @@ def data(session: Session, size: int, seconds: float) -> Figures:
         figures["peak_ratio"] = peak / size
     if size <= 64 << 20:
         figures["writable"] &= pool.call(tasks.is_writable, array)
-    if taken[0] < 3:  # else once is enough
+    if taken[0] < 8:  # else once is enough
         seconds = max(seconds, 2 * taken[0])
         pool.time_calls(tasks.identity, array, 3, seconds / 4)
         with usage.Meter() as meter:
