@@ -253,7 +253,9 @@ class SshLauncher:
 
         connection, session = nanny.connection, nanny.session
         try:
-            await connection.create_session(_giving(session), self.command, encoding=None)
+            nanny.starting = asyncio.ensure_future(
+                connection.create_session(_giving(session), self.command, encoding=None))
+            await asyncio.shield(nanny.starting)
             await session.answered
             self._check(session)
             nanny.unix_path = session.found["folder"] + "/pool"
@@ -526,6 +528,7 @@ class SshNanny:
         self.stream = session.stream
         self.unix_path = ""
         self.address = ("", 0)
+        self.starting: asyncio.Future[Any] | None = None
         self._heartbeat = Heartbeat(self.stream, launcher.options.keepalive)
 
     def take_up(self) -> None:
@@ -538,6 +541,10 @@ class SshNanny:
         """Wait for it to end, end it after timeout seconds, remove what it left, and hang up."""
         self._heartbeat.stop()
         session = self.session
+        if self.starting is not None:  # sshd may have started it, and not told so yet
+            await asyncio.wait([self.starting], timeout=CLEAN_TIMEOUT)
+            if self.starting.done() and not self.starting.cancelled():
+                self.starting.exception()
         if session.started and not await session.ends_within(timeout):
             session.end_input()
             await session.ends_within(CLEAN_TIMEOUT)

@@ -25,7 +25,7 @@ from leftovers import nothing_left
 from distex import PoolStartError, RemoteException, WorkerLost
 
 from . import hostile, tasks
-from .support import wait_until
+from .support import Gate, wait_until
 
 TIMEOUT = 30  # seconds
 
@@ -574,17 +574,20 @@ def test_a_map_gives_all_results_and_then_what_its_input_raised(pool, make, asyn
 
 
 @pytest.mark.parametrize("exception_type", [SystemExit, KeyboardInterrupt, hostile.NotOrdinary])
-def test_what_would_end_a_program_does_not_end_the_pools_own_loop(pool, exception_type, caplog):
+def test_what_would_end_a_program_does_not_end_the_pools_own_loop(
+        pool, exception_type, caplog, tmp_path):
     throws = partial(hostile.throw, exception_type)
     for asynchronous in False, True:
         results, end = results_and_end(pool, throws, items_until_async(ValueError), asynchronous)
         assert results == [] and type(end) is exception_type
     with pytest.raises(exception_type):
         pool.run_on_all(throws)
-    future = pool.submit(hostile.identity, 1)
+    gate = Gate(tmp_path)  # of a future that is done the callbacks would run here
+    future = pool.submit(tasks.pass_gate, gate.path, 1)
     seen = []
     for callback in throws, seen.append:
         future.add_done_callback(callback)
+    gate.open()
     assert future.result(TIMEOUT) == 1
     wait_until(lambda: seen, what="the callback after the one that raises")
     all_is_well(pool)

@@ -11,6 +11,7 @@ from machine import wait_until
 from distex import HostError, Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
 from distex.elastic import Elastic
+from distex.launch.ssh import _NannySession
 
 from .tasks import double
 
@@ -177,6 +178,25 @@ def test_who_stops_waiting_on_another_loop_leaves_nothing_there(sshd, monkeypatc
         asyncio.run(add())
         wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)
         assert len(pool.workers()) == 1
+
+
+async def test_who_stops_waiting_when_a_nanny_is_being_started_leaves_nothing_there(
+        sshd, loop_type, monkeypatch):
+    """sshd has been asked for it, and has not answered yet."""
+    connection_made = _NannySession.connection_made
+
+    def connection_made_and_cancel(session, channel):
+        connection_made(session, channel)
+        asyncio.get_running_loop().call_soon(adding.cancel)
+
+    monkeypatch.setattr(_NannySession, "connection_made", connection_made_and_cancel)
+    async with Pool(1, worker_loop=loop_type) as pool:
+        adding = asyncio.ensure_future(pool.add_host_async(sshd.spec(2)))
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        # by then what was started, and not waited for, would be there
+        wait_until(lambda: not sshd.sessions(), "the end of the connection")
+        assert not sshd.processes()
 
 
 async def test_who_stops_waiting_for_a_host_leaves_nothing_there(sshd, loop_type):
