@@ -72,7 +72,7 @@ cdef class Wire(FrameWriter):
             self.rings = self.reader.bypass = RingPair(self, peer)
 
     cdef int close(self) except -1:
-        self.rings = self.reader.bypass = None
+        # another thread may be in the midst of an exchange: the rings stay until it lets go
         if self.fd >= 0:
             fd = self.fd
             self.fd = -1

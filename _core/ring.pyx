@@ -128,12 +128,18 @@ cdef enum:
 cdef bytes KICK_FRAME = struct.pack("<B23x", KICK)
 
 
-cpdef long peer_process(sock) except -1:
-    """The process id at the other end of a socket, or of what asyncio shows of it; 0: there can be
-    no shared memory with it."""
+cpdef peer_credentials(sock):
+    """Process id and user id at the other end of a socket, or of what asyncio shows of it; None:
+    they are not to be had."""
     if sys.platform != "linux" or sock is None or sock.family != socket.AF_UNIX:
-        return 0
-    return struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return None
+    return struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[:2]
+
+
+cpdef long peer_process(sock) except -1:
+    """The process id there; 0: there can be no shared memory with it."""
+    credentials = peer_credentials(sock)
+    return 0 if credentials is None else credentials[0]
 
 
 cdef class Ring:

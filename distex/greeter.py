@@ -8,13 +8,11 @@
 
 import asyncio
 import os
-import socket
-import struct
-import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distex import messages, options
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
+from distex._core.ring import peer_credentials
 from distex.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -112,8 +110,5 @@ class Greeter(FrameHandler):
 
 def _same_user(transport: Any) -> bool:
     """Whether the peer at a Unix socket is this user, as far as the system tells."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sys.platform != "linux" or sock.family != socket.AF_UNIX:
-        return True
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(uid == os.getuid())
+    credentials = peer_credentials(transport.get_extra_info("socket"))
+    return credentials is None or credentials[1] == os.getuid()

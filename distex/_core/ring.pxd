@@ -22,6 +22,7 @@ cdef extern from *:
         pass
 
 
+cpdef peer_credentials(object sock)
 cpdef long peer_process(object sock) except -1
 
 

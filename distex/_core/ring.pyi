@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 
 from distex._core.framing import Bypass, FrameWriter
 
+def peer_credentials(sock: Any) -> tuple[int, int] | None: ...
 def peer_process(sock: Any) -> int: ...
 
 @disjoint_base
