@@ -72,7 +72,8 @@ cdef class Wire(FrameWriter):
             self.rings = self.reader.bypass = RingPair(self, peer)
 
     cdef int close(self) except -1:
-        # another thread may be in the midst of an exchange: the rings stay until it lets go
+        """Close the socket and give the shared memory back. No thread may be using them."""
+        self.rings = self.reader.bypass = None
         if self.fd >= 0:
             fd = self.fd
             self.fd = -1
@@ -161,10 +162,11 @@ cdef class Wire(FrameWriter):
 
 
 cdef class Lane(FrameHandler):
-    """One connection, used by one thread at a time.
+    """One connection, used by one thread at a time. It is closed when nobody refers to it any more:
+    so never under a thread that waits for an answer.
 
     Args:
-        fd: the connected socket, in blocking mode; closed with the lane.
+        fd: the connected socket, in blocking mode; the lane's from now on.
         peer: process id at its other end, if memory can be shared with it; else 0.
         codec: how data are written.
         worker: whatever describes the worker in errors.
@@ -178,10 +180,6 @@ cdef class Lane(FrameHandler):
         self.known = {}
 
     def __del__(self):
-        self.close()
-
-    def close(self):
-        """Close the socket; who waits for an answer gets LaneClosed."""
         self.out.close()
 
     cdef int prepare(self, object func) except -1:

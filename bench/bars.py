@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.plan import CHUNKSIZES, SIZES, size_label
+from bench.plan import CHUNKSIZES, LOOP_PING, PING, SIZES, size_label
 from bench.report import Medians, written
 
 ASYNC, SUBMIT, MAP = "distex run_async", "distex submit", "distex map"
 OLD = "distex 0.7.2"
 PPE, MP = "ProcessPoolExecutor", "multiprocessing.Pool"
-PING = "raw socketpair ping-pong (C)"
-LOOP_PING = "ping-pong of two bare event loops (uvloop)"
 
 
 @dataclass

@@ -10,7 +10,9 @@ from typing import Any
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 CHUNKSIZES = (1, 10, 100, 1000, 10_000, 100_000)
-POLL = "busy-polling ping-pong (C)"
+PING = "raw socketpair ping-pong (C)"
+LOOP_PING = "ping-pong of two bare event loops (uvloop)"
+POLL_PING = "busy-polling ping-pong (C)"
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
 
 
@@ -153,7 +155,7 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
         Row("distex async", "run_async, spin", options={"spin": 0.01}),
         Row("distex", "run, spin", options={"spin": 0.01}),
     )
-    polling = () if pinned else (Row("limits", POLL, measure="poll"),)
+    polling = () if pinned else (Row("limits", POLL_PING, measure="poll"),)
     return Experiment(
         f"latency/{'pinned' if pinned else 'unpinned'}",
         "Latency of one tiny task, " + (
@@ -163,9 +165,9 @@ def _latency(pinned: bool, calls: int, quick: bool) -> Experiment:
             Row("distex async", "run_async"),
             Row("distex", "run"),
             *spinning,
-            Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
+            Row("limits", PING, measure="ping"),
             *polling,
-            Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
+            Row("limits", LOOP_PING, measure="loop_ping"),
             Row("distex 0.7.2 async", "run_async"),
             Row("distex 0.7.2", "run"),
             *light,
@@ -194,9 +196,9 @@ def _apart(calls: int) -> Experiment:
             Row("distex", "run"),
             Row("distex async", "run_async, spin", options={"spin": 0.01}),
             Row("distex", "run, spin", options={"spin": 0.01}),
-            Row("limits", "raw socketpair ping-pong (C)", measure="ping"),
-            Row("limits", POLL, measure="poll"),
-            Row("limits", "ping-pong of two bare event loops (uvloop)", measure="loop_ping"),
+            Row("limits", PING, measure="ping"),
+            Row("limits", POLL_PING, measure="poll"),
+            Row("limits", LOOP_PING, measure="loop_ping"),
         ),
         (Figure("p50", "p50", "seconds"), Figure("p99", "p99", "seconds"), CPU),
         {"": {"calls": calls, "seconds": calls / 2000, "apart": True}},

@@ -1,8 +1,10 @@
 """What the tests ask of the machine they run on: waiting for conditions, processes, ports."""
 
+import asyncio
 import os
 import socket
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,12 +13,23 @@ DEADLINE = 30.0  # seconds; how long anything may take before it counts as hung
 POLL = 0.005  # seconds between looks at a condition
 
 
-def wait_until(condition, what="the condition", details=lambda: ""):
+def wait_until(condition, what="the condition", details=None, timeout=DEADLINE):
     """Wait for ``condition()`` to be true; its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            more = f": {details()}" if details is not None else ""
+            raise AssertionError(f"waited {timeout} s in vain for {what}{more}")
+        time.sleep(POLL)
+    return value
+
+
+async def wait_until_async(condition, what="the condition"):
+    """As wait_until(), without blocking the loop."""
     deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what} {details()}"
-        time.sleep(POLL)
+        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what}"
+        await asyncio.sleep(POLL)
     return value
 
 
@@ -33,6 +46,11 @@ def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+def mapped_rings():
+    """How many rings of shared memory are mapped in this process; both ends of one are."""
+    return Path("/proc/self/maps").read_text().count("memfd:distex")
 
 
 def is_alive(pid):

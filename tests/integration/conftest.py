@@ -4,16 +4,14 @@ What a test leaves behind is looked for by the conftest one folder up.
 """
 
 import asyncio
-import concurrent.futures
 import inspect
-import time
 
 import pytest
 import uvloop
 
 from distex import LoopType, Pool
 
-from .support import wait_until
+from .support import open_lanes
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -43,15 +41,8 @@ def pytest_pyfunc_call(pyfuncitem):
 def pool(loop_type):
     """A pool of two workers, shared by the tests of a module that leave it as it was."""
     with Pool(2, worker_loop=loop_type) as shared:
-        _warm_up(shared)
+        open_lanes(shared)
         yield shared
-
-
-def _warm_up(pool):
-    """Have the pool open what it opens at the first calls of run(): the lanes of its workers."""
-    with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        wait_until(lambda: list(threads.map(pool.run, [time.sleep] * 2, [0.002] * 2)) and all(
-            link.lane is not None for link in pool._home.supervisor.links()), what="the lanes")
 
 
 @pytest.fixture

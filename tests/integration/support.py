@@ -1,5 +1,6 @@
 """Helpers for the tests: waiting for conditions, scripts in processes of their own, gates."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -10,32 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
-from machine import is_alive
-
-DEADLINE = 20.0  # seconds; how long anything here may take before it counts as hung
-POLL = 0.005  # seconds between looks at a condition
-
-
-def wait_until(condition, timeout=DEADLINE, what="the condition", details=None):
-    """Wait for ``condition()`` to be true; its value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            more = f": {details()}" if details is not None else ""
-            raise AssertionError(f"waited {timeout} s in vain for {what}{more}")
-        time.sleep(POLL)
-    return value
-
-
-async def wait_until_async(condition, timeout=DEADLINE, what="the condition"):
-    """As wait_until(), without blocking the loop."""
-    import asyncio
-
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
-        await asyncio.sleep(POLL)
-    return value
+from machine import DEADLINE, is_alive, wait_until, wait_until_async
 
 
 def descendants(pid):
@@ -49,6 +25,15 @@ def descendants(pid):
 def distex_folders():
     """The private folders of pools that exist now, of the tests' processes."""
     return {path.name for path in Path(tempfile.gettempdir()).glob("distex-*")}
+
+
+def open_lanes(pool):
+    """Have the pool open what it opens at the first calls of run()."""
+    links = pool._home.supervisor.links()
+    with concurrent.futures.ThreadPoolExecutor(len(links)) as threads:
+        wait_until(
+            lambda: list(threads.map(pool.run, [time.sleep] * len(links), [0.002] * len(links)))
+            and all(link.lane is not None for link in links), "the lanes")
 
 
 class Gate:

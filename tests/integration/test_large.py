@@ -3,18 +3,23 @@ side goes in the midst of them."""
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+from machine import mapped_rings
 
 from distex import Pool, WorkerLost
 from distex._core.blocks import Block
 from distex.nanny import resident_bytes
+
+from .support import open_lanes, wait_until
 
 KB, MB = 1 << 10, 1 << 20
 SIZES = [60 * KB, 64 * KB, 200 * KB, 256 * KB, MB, 3 * MB, 4 * MB, 9 * MB, 40 * MB]
@@ -138,6 +143,26 @@ def test_the_worker_is_killed(make_pool, way):
             outcomes.add("lost")
             assert (pool.run(identity, filled(5 * MB, 2)) == 2).all()
     assert "lost" in outcomes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no shared memory elsewhere")
+def test_the_shared_memory_goes_with_the_worker(make_pool):
+    """At once, not when the garbage collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        with make_pool(1) as pool:
+            open_lanes(pool)
+            before = mapped_rings()
+            for way in (pool.run, lambda f, x: pool.submit(f, x).result()):
+                for _ in range(3):
+                    way(add_one, filled(MB, 0))
+            assert mapped_rings() == before + 4
+            with pytest.raises(WorkerLost):
+                pool.run(os.kill, pool.workers()[0].pid, signal.SIGKILL)
+            wait_until(lambda: mapped_rings() == before, "their end", mapped_rings)
+    finally:
+        gc.enable()
 
 
 def test_it_is_killed_while_it_is_sent_something(make_pool):

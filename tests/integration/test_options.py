@@ -17,7 +17,7 @@ from machine import is_alive
 from distex import Pool, PoolClosed, PoolFull, TaskOptions, WorkerLost
 
 from . import tasks
-from .support import Gate, run_script, wait_until, wait_until_async
+from .support import Gate, open_lanes, run_script, wait_until, wait_until_async
 
 SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
 
@@ -46,8 +46,7 @@ def test_a_task_whose_worker_is_lost_is_run_again(make_pool, gate, call):
 
 def test_run_is_tried_again_by_its_lane_too(make_pool, gate):
     with make_pool(1, retries=1) as pool:
-        wait_until(lambda: pool.run(abs, -1) == 1 and all(
-            link.lane is not None for link in pool._home.supervisor.links()), what="the lane")
+        open_lanes(pool)
         assert pool.run(tasks.die_at_first, gate.path, 1, [1]) == 1
         assert gate.marks("ran1") == 2
 

@@ -134,21 +134,29 @@ def test_workers_that_fail_there(sshd):
         assert len(pool.workers()) == 1
 
 
+def at_the_end_of_growth(monkeypatch, callback):
+    """Have it called in the last step of the addition of a host."""
+    end_growth = Elastic._end_growth
+
+    def end_growth_and_call(elastic, *args):
+        end_growth(elastic, *args)
+        callback()
+
+    monkeypatch.setattr(Elastic, "_end_growth", end_growth_and_call)
+
+
 @pytest.mark.parametrize("how", ["within", "after"])
 async def test_who_stops_waiting_when_the_host_is_ready_leaves_nothing_there(
         sshd, loop_type, how, monkeypatch):
     """The cancellation comes within the last step of the addition, or between it and its caller's
     next one."""
-    end = Elastic._end_growth
-
-    def end_and_cancel(elastic, *args):
-        end(elastic, *args)
+    def cancel():
         if how == "within":
             adding.cancel()
         else:
             asyncio.get_running_loop().call_soon(adding.cancel)
 
-    monkeypatch.setattr(Elastic, "_end_growth", end_and_cancel)
+    at_the_end_of_growth(monkeypatch, cancel)
     async with Pool(1, worker_loop=loop_type) as pool:
         adding = asyncio.ensure_future(pool.add_host_async(sshd.spec(2)))
         with pytest.raises(asyncio.CancelledError):
@@ -158,10 +166,7 @@ async def test_who_stops_waiting_when_the_host_is_ready_leaves_nothing_there(
 
 
 def test_who_stops_waiting_on_another_loop_leaves_nothing_there(sshd, monkeypatch):
-    end = Elastic._end_growth
-
-    def end_and_cancel(elastic, *args):
-        end(elastic, *args)
+    def cancel():
         loop.call_soon_threadsafe(adding.cancel)
         time.sleep(0.1)  # the pool's loop does not get to the cancellation before the end
 
@@ -173,7 +178,7 @@ def test_who_stops_waiting_on_another_loop_leaves_nothing_there(sshd, monkeypatc
             await adding
 
     loop = adding = None
-    monkeypatch.setattr(Elastic, "_end_growth", end_and_cancel)
+    at_the_end_of_growth(monkeypatch, cancel)
     with Pool(1) as pool:
         asyncio.run(add())
         wait_until(lambda: not sshd.left(), "an end of what was there", sshd.left)

@@ -31,11 +31,12 @@ def test_it_is_logged_with_host_and_pid(sshd, caplog):
 def test_workers_here_and_there_to_one_function(sshd):
     lines = []
     with Pool(1, sshd.spec(2), output=lines.append) as pool:
-        pids = pool.run_on_all(os.getpid)
+        workers = pool.workers()
         pool.run_on_all(lambda: print("from", os.getpid()))
-    assert sorted((line.host, line.text) for line in lines) == sorted([
-        (os.uname().nodename, f"from {pids[0]}"),
-        *((f"127.0.0.1:{sshd.port}", f"from {pid}") for pid in pids[1:])])
+    assert sorted(worker.host for worker in workers) == sorted(
+        [os.uname().nodename, *[f"127.0.0.1:{sshd.port}"] * 2])
+    assert sorted((line.host, line.text) for line in lines) == sorted(
+        (worker.host, f"from {worker.pid}") for worker in workers)
 
 
 def test_much_of_it(sshd):

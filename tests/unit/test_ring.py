@@ -3,19 +3,17 @@
 import asyncio
 import contextlib
 import fcntl
-import gc
 import mmap
 import os
 import random
 import socket
 import struct
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machine import DEADLINE
+from machine import DEADLINE, mapped_rings
 
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
 from distex._core.protocol import StreamConnection
@@ -114,13 +112,6 @@ async def until(condition):
     async with asyncio.timeout(DEADLINE):
         while not condition():
             await asyncio.sleep(0)
-
-
-def rings():
-    """How many of them are mapped here; both sides are. Those of lanes that were closed in other
-    tests go with the garbage collector."""
-    gc.collect()
-    return Path("/proc/self/maps").read_text().count("memfd:distex")
 
 
 def descriptors():
@@ -229,7 +220,7 @@ def test_the_loop_gets_to_other_work_meanwhile(loop):
 
 
 def test_each_way_has_one_and_the_first_large_segment_does_without(loop):
-    before = rings(), descriptors()
+    before = mapped_rings(), descriptors()
 
     @run(loop)
     async def main():
@@ -243,11 +234,11 @@ def test_each_way_has_one_and_the_first_large_segment_does_without(loop):
             await b.gets(2)
             await until(lambda: a.connection.rings.opened)
             assert not b.connection.rings.offered
-            assert (rings(), descriptors()) == (before[0] + 2, before[1])
+            assert (mapped_rings(), descriptors()) == (before[0] + 2, before[1])
             b.send(3, bytes(LARGE))
             await until(lambda: b.connection.rings.opened)
-            assert (rings(), descriptors()) == (before[0] + 4, before[1])
-    assert (rings(), descriptors()) == before
+            assert (mapped_rings(), descriptors()) == (before[0] + 4, before[1])
+    assert (mapped_rings(), descriptors()) == before
 
 
 def test_tcp_has_none(loop):
@@ -305,7 +296,7 @@ def test_close_sends_what_waits(loop):
 
 @pytest.mark.parametrize("who", [0, 1])
 def test_either_end_goes_in_the_midst_of_it(loop, who):
-    before = rings(), descriptors()
+    before = mapped_rings(), descriptors()
 
     @run(loop)
     async def main():
@@ -317,7 +308,7 @@ def test_either_end_goes_in_the_midst_of_it(loop, who):
             await both[0].ends()
             await both[1].ends()
             assert not both[1].frames
-    assert (rings(), descriptors()) == before
+    assert (mapped_rings(), descriptors()) == before
 
 
 # --- peers that don't keep to it
@@ -374,7 +365,7 @@ def test_an_offer_of_something_else_is_refused(loop, number):
             # the answer is not expected there
             await a.ends()
             assert "an answer" in str(a.error)
-            assert not rings()
+            assert not mapped_rings()
             os.close(made["size"])
             os.close(made["no seals"])
 
