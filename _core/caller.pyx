@@ -24,9 +24,6 @@ from distex.errors import annotate
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* obj)
 
-# seconds until a worker that closed its lane is known to be dead
-LOSS_TIMEOUT = 30
-
 
 def _deliver(item):
     """Take the outcome of a task out of the inbox of its caller's loop."""
@@ -129,30 +126,30 @@ cdef class Caller:
             self.room.give_back()
 
     cdef object _run(self, object func, tuple args, dict kwargs):
-        cdef WorkerLink link = None
-        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
+        cdef ConcurrentTask task
+        cdef WorkerLink link
+        cdef Lane lane
+        cdef object function = self.steady.get(func) if type(func) is FunctionType \
             or type(func) is BuiltinFunctionType else None
         # a lane knows no deadline; and on the thread of the pool's loop waiting raises
-        if (function is not None and (self.limits is None or self.limits.timeout <= 0)
-                and PyThread_get_thread_ident() != self.dispatcher.thread):
-            link = self.dispatcher.lease()
+        if (function is None or self.limits is not None and self.limits.timeout > 0
+                or PyThread_get_thread_ident() == self.dispatcher.thread):
+            return self._call(func, args, kwargs, None).result()
+        task = self._make(<Function>function, args, kwargs)
+        link = self.dispatcher.lease(task)
         if link is None:
-            return self._make(func, args, kwargs, None).result()
-        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
-        task.function = function
+            self._submit(task)
+            return task.result()
         task._state = RUNNING
-        task.args = args
-        task.kwargs = kwargs
-        task.limits = self.limits
-        link.lane_task = task
-        cdef Lane lane = link.lane
+        lane = link.lane
         try:
             self._exchange(lane, task)
             value, lane.value = lane.value, None
             error, lane.error = lane.error, None
         except LaneClosed:
-            link.lane = None  # the worker is being lost; the task is told how it died
-            return self._await_loss(link, task)
+            link.lane = None
+            self.dispatcher.inbox.put(link.lane_closed)
+            return task.result()  # how the worker died, or that of another try
         except BaseException:
             link.lane = None  # an interrupt: the answer will come when nobody asks any more
             link.lane_wanted = False
@@ -165,15 +162,6 @@ cdef class Caller:
             raise error
         finally:
             error = None
-
-    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task):
-        """The outcome of a task whose worker is going: how it died, or that of another try."""
-        try:
-            return task.result(LOSS_TIMEOUT)
-        except TimeoutError:
-            if not link.lost or task._state is FINISHED:
-                raise
-        return task.result()  # it is being tried again
 
     cdef int _exchange(self, Lane lane, Task task) except -1:
         cdef Py_ssize_t mark
@@ -202,22 +190,29 @@ cdef class Caller:
         """Have a worker call ``func(*args, **kwargs)``: its future."""
         if self.room is not None and not self.room.take():
             self.room.wait(self.dispatcher)
-        return self._make(func, args, kwargs, self.room)
+        return self._call(func, args, kwargs, self.room)
 
-    cdef ConcurrentTask _make(self, object func, tuple args, dict kwargs, Room room):
-        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
-        task.room = room
+    cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room):
+        cdef ConcurrentTask task
         try:
-            task.function = self._function(func)
+            task = self._make(self._function(func), args, kwargs)
         except Exception as exc:
+            task = self.future_class.__new__(self.future_class)
             task._exception = exc
             task._state = FINISHED
-            task.leave_room()
+            if room is not None:
+                room.give_back()
             return task
+        task.room = room
+        self._submit(task)
+        return task
+
+    cdef ConcurrentTask _make(self, Function function, tuple args, dict kwargs):
+        cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
+        task.function = function
         task._state = PENDING
         task.args = args
         if kwargs:
             task.kwargs = kwargs
         task.limits = self.limits
-        self._submit(task)
         return task

@@ -80,6 +80,8 @@ cdef enum:
 
 # seconds for which a worker has nothing to do before others are asked for some of theirs
 BALANCE_DELAY = 0.004
+# seconds until a worker that has closed its lane is known to be dead, if it is
+LANE_GRACE = 1.0
 
 
 cdef class Inbox:
@@ -93,10 +95,27 @@ cdef class Inbox:
     cpdef int put(self, object item) except -1:
         """Have handle(item) run on the loop. Raises RuntimeError if the loop is closed."""
         self.items.append(item)
-        if not self.armed:
+        if self.closed:
+            self.close()
+        elif not self.armed:
             self.armed = True
-            self.loop.call_soon_threadsafe(self._drain)
+            try:
+                self.loop.call_soon_threadsafe(self._drain)
+            except BaseException:
+                self.armed = False
+                raise
         return 0
+
+    def close(self):
+        """The loop is closed: handle here what it has left, and what is put in later at once."""
+        self.closed = True
+        items = self.items
+        while items:
+            try:
+                item = items.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self.handle(item)
 
     def _drain(self):
         self.armed = False
@@ -368,7 +387,7 @@ cdef class WorkerLink(FrameHandler):
         self.budget = dispatcher.max_calls or -1
 
     cdef bint has_room(self, double cost_ns):
-        if (self.lost or self.retiring or self.leased or self.budget == 0
+        if (self.lost or self.retiring or self.lane_task is not None or self.budget == 0
                 or self.out.congested()):
             return False
         if self.in_flight < self.dispatcher.qsize:
@@ -563,7 +582,7 @@ cdef class WorkerLink(FrameHandler):
     cdef bint has_too_much(self):
         """Whether it could give something back that it has not started."""
         cdef Task task
-        if self.recalled or self.lost or self.leased:
+        if self.recalled or self.lost or self.lane_task is not None:
             return False
         if self.in_flight > 1:
             return True
@@ -590,6 +609,15 @@ cdef class WorkerLink(FrameHandler):
         """Have the worker open a lane, see lane.pyx."""
         if not self.lost:
             self.out.frame(LANE, 0, 0, 0, NULL, 0, None)
+
+    def lane_closed(self):
+        """The worker has closed its lane: most likely it is dying, which will be known in a moment.
+        If not, it is cut off, as the call that was on the lane has no other end."""
+        self.dispatcher.loop.call_later(LANE_GRACE, self._cut_off)
+
+    def _cut_off(self):
+        if not self.lost:
+            self.out.abort()
 
     def say_goodbye(self):
         """Tell the worker that it may go."""
@@ -648,9 +676,10 @@ cdef class WorkerLink(FrameHandler):
         dispatcher.in_flight -= self.in_flight
         self.in_flight = 0
         move = []
-        if self.lane_task is not None:
+        if self.lane_task is None:
+            self.lane = None
+        else:  # its caller may be about to use the lane
             tasks.append(self.lane_task)
-        self.lane = None
         for task in tasks:
             task.link = None
             if task.pinned or dispatcher.closed is not None:
@@ -855,8 +884,8 @@ cdef class Dispatcher:
 
     # --- leases; from any thread, so each runs undivided: no code of Python's in between
 
-    cdef WorkerLink lease(self):
-        """A worker with a lane that has nothing to do, for the caller alone; or None."""
+    cdef WorkerLink lease(self, Task task):
+        """A worker with a lane that has nothing to do, for this task alone; or None."""
         cdef WorkerLink link
         cdef Py_ssize_t i
         if self.closed is not None or len(self.queue):
@@ -864,8 +893,8 @@ cdef class Dispatcher:
         for i in range(len(self.idle) - 1, -1, -1):
             link = self.idle[i]
             if link.in_flight == 0 and not link.lost and not link.retiring and link.budget:
-                if link.lane is not None and not link.leased:
-                    link.leased = True
+                if link.lane is not None and link.lane_task is None:
+                    link.lane_task = task
                     link.in_flight = 1
                     self.in_flight += 1
                     if link.budget > 0:
@@ -879,9 +908,10 @@ cdef class Dispatcher:
 
     cdef int release(self, WorkerLink link) except -1:
         """The caller has its answer."""
-        link.leased = False
         link.lane_task = None
-        if not link.lost:
+        if link.lost:
+            link.lane = None
+        else:
             link.in_flight -= 1
             link.tasks_done += 1
             self.in_flight -= 1

@@ -51,6 +51,14 @@ class _Home:
         self.supervisor = supervisor
         self.thread = thread
         self.pid = os.getpid()
+        if thread is not None:
+            thread.on_closed = supervisor.dispatcher.inbox.close
+
+    def submit(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
+        """Run a coroutine on the pool's loop, from another thread."""
+        if self.thread is not None:
+            return self.thread.submit(coroutine)
+        return run_on(self.supervisor.loop, coroutine)
 
     def abandon(self) -> None:
         """The Pool is garbage: let its tasks end, then stop. Does not wait."""
@@ -76,7 +84,7 @@ class _Home:
             self.leave_at_once()
             return
         try:
-            self.thread.submit(self.supervisor.stop()).result()
+            self.submit(self.supervisor.stop()).result()
             self.thread.stop()
         except BaseException:
             self.leave_at_once()
@@ -380,8 +388,7 @@ class Pool(concurrent.futures.Executor):
         self._start_thread()
         assert self._home is not None
         self.check_may_block()
-        supervisor = self._home.supervisor
-        waiting = run_on(supervisor.loop, _started(supervisor))
+        waiting = self._home.submit(_started(self._home.supervisor))
         try:
             waiting.result(timeout)
         except TimeoutError:
@@ -420,10 +427,9 @@ class Pool(concurrent.futures.Executor):
     async def _at_home(self, coroutine: Any) -> Any:
         """Run a coroutine on the pool's loop, from whatever loop."""
         assert self._home is not None
-        loop = self._home.supervisor.loop
-        if loop is asyncio.get_running_loop():
+        if self._home.supervisor.loop is asyncio.get_running_loop():
             return await coroutine
-        return await asyncio.wrap_future(run_on(loop, coroutine))
+        return await asyncio.wrap_future(self._home.submit(coroutine))
 
     @property
     def ready(self) -> Ready:
@@ -659,12 +665,14 @@ class Pool(concurrent.futures.Executor):
     async def run_on_all_async(
         self, func: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> list[Any]:
-        """Call ``func(*args, **kwargs)`` once on each worker, behind the tasks that it has already.
+        """Call ``func(*args, **kwargs)`` once on each worker that is ready, behind its other tasks.
 
         Returns:
             the results, in the order in which the workers were started.
 
         Raises:
+            RuntimeError: the pool was shut down.
+            PoolClosed, PoolStartError: it ended, or broke, in the meantime.
             BaseException: what the first call raised that failed, once all have ended.
         """
         await self.create()
@@ -682,6 +690,9 @@ class Pool(concurrent.futures.Executor):
     async def _run_on_all(self, function: Function, args: Any, kwargs: Any) -> list[Any]:
         assert self._home is not None
         loop = asyncio.get_running_loop()
+        closed = self.dispatcher.closed
+        if closed is not None:  # since the call
+            raise closed(AsyncTask(function, args, kwargs, loop))
         tasks = []
         for link in self._home.supervisor.links():
             task = AsyncTask(function, args, kwargs, loop)
@@ -781,7 +792,7 @@ class Pool(concurrent.futures.Executor):
 
     def _submit_home(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
         assert self._home is not None
-        return run_on(self._home.supervisor.loop, coroutine)
+        return self._home.submit(coroutine)
 
     # --- the end
 
@@ -804,13 +815,12 @@ class Pool(concurrent.futures.Executor):
         home = self._close()
         if home is None:
             return
-        loop = home.supervisor.loop
         if self.dispatcher.on_home_thread():
-            self._start_task = loop.create_task(  # kept alive
+            self._start_task = home.supervisor.loop.create_task(  # kept alive
                 self._stop(home, drain, cancel_queued, leave=True))
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-            stopping = run_on(loop, self._stop(home, drain, cancel_queued, leave=not wait))
+            stopping = home.submit(self._stop(home, drain, cancel_queued, leave=not wait))
             if wait:
                 stopping.result()
         if wait and home.thread is not None:
@@ -832,7 +842,7 @@ class Pool(concurrent.futures.Executor):
         if wait:
             await self._at_home(stopping)
         else:
-            run_on(home.supervisor.loop, stopping)
+            home.submit(stopping)
 
     def _close(self) -> _Home | None:
         with self._lock:

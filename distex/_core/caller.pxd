@@ -18,8 +18,8 @@ cdef class Caller:
 
     cdef Function _function(self, object func)
     cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs)
-    cdef ConcurrentTask _make(self, object func, tuple args, dict kwargs, Room room)
+    cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room)
+    cdef ConcurrentTask _make(self, Function function, tuple args, dict kwargs)
     cdef int _submit(self, Task task) except -1
     cdef object _run(self, object func, tuple args, dict kwargs)
-    cdef object _await_loss(self, WorkerLink link, ConcurrentTask task)
     cdef int _exchange(self, Lane lane, Task task) except -1

@@ -9,8 +9,6 @@ from distex._core.dispatch import Dispatcher, Function, Limits
 from distex._core.futures import AsyncTask, ConcurrentTask
 from distex._core.room import Room
 
-LOSS_TIMEOUT: int
-
 class _FunctionCache(Protocol):
     """What a Caller finds functions with; see distex/functions.py."""
 

@@ -12,6 +12,7 @@ cdef class Inbox:
     cdef object handle
     cdef object items
     cdef bint armed
+    cdef bint closed
 
     cpdef int put(self, object item) except -1
 
@@ -132,16 +133,15 @@ cdef class WorkerLink(FrameHandler):
     cdef object on_retired
     # calls that it has answered
     cdef readonly uint64_t tasks_done
-    # the worker's lane, whether it was asked for or is not to be, and the call that has it
+    # the worker's lane, whether it was asked for or is not to be, and the call that has leased it
     cdef public object lane
     cdef bint lane_wanted
+    cdef Task lane_task
     # what it may have to do while tiny tasks are still packed onto it
     cdef double pack_ns
-    cdef bint leased
     # asked to give back what it has not started; what it gave back in the present batch
     cdef bint recalled
     cdef list returned
-    cdef Task lane_task
 
     cdef bint has_room(self, double cost_ns)
     cdef int send(self, Task task) except -1
@@ -194,7 +194,7 @@ cdef class Dispatcher:
 
     cdef int keep_awake(self) except -1
     cdef double _cost(self, Task task)
-    cdef WorkerLink lease(self)
+    cdef WorkerLink lease(self, Task task)
     cdef int release(self, WorkerLink link) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1

@@ -1,6 +1,7 @@
 """Failure: it stays with what failed, says what happened, and leaves nothing behind."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -16,8 +17,9 @@ import psutil
 import pytest
 from machine import is_alive
 
-from distex import Pool, PoolStartError, RemoteException, WorkerLost
+from distex import Pool, PoolClosed, PoolStartError, RemoteException, WorkerLost
 from distex.errors import DistexError
+from distex.worker import LaneRunner
 
 from . import tasks
 from .support import (
@@ -25,6 +27,7 @@ from .support import (
     Script,
     descendants,
     distex_folders,
+    open_lanes,
     run_script,
     wait_until,
     wait_until_async,
@@ -121,6 +124,22 @@ def test_an_idle_worker_that_dies_is_replaced(make_pool):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid))
         assert pool.submit(tasks.double, 1).result(20) == 2
+        assert pool.run(tasks.pid) != pid
+
+
+def close_lane():
+    """In a worker, which goes on."""
+    lane, = [thing for thing in gc.get_objects() if type(thing) is LaneRunner]
+    lane.connection.abort()
+
+
+def test_a_worker_that_closes_its_lane_is_cut_off(make_pool):
+    with make_pool(1) as pool:
+        open_lanes(pool)
+        pid = pool.run(tasks.pid)
+        pool.run(close_lane)  # not by the lane, as the worker does not have the function yet
+        with pytest.raises(WorkerLost):
+            pool.run(tasks.pid)
         assert pool.run(tasks.pid) != pid
 
 
@@ -345,11 +364,22 @@ def test_an_initializer_that_cannot_be_loaded_fails_the_creation(make_pool):
         make_pool(1, initializer=tasks.double, initargs=(tasks.Unloadable(),))
 
 
+def test_a_call_of_all_workers_that_comes_when_they_have_ended(make_pool):
+    """Another thread has shut the pool down since the call has begun."""
+    pool = make_pool(1)
+    pool._home.submit(pool._home.supervisor.stop()).result()
+    with pytest.raises(PoolClosed, match="pid"):
+        pool.run_on_all(tasks.pid)
+    pool.shutdown()
+
+
 def test_an_initializer_that_begins_to_fail_breaks_the_pool_in_the_end(make_pool, gate):
     pool = make_pool(1, initializer=fail_the_second_time, initargs=(gate.path,))
     assert isinstance(pool.submit(tasks.exit_worker, 1).exception(20), WorkerLost)
     with pytest.raises(PoolStartError, match="the second time"):
         pool.submit(tasks.double, 1).result(20)
+    with pytest.raises(PoolStartError, match="the second time"):
+        pool.run_on_all(tasks.pid)
     pool.shutdown()
 
 
