@@ -820,7 +820,7 @@ cdef class Dispatcher:
             for link in links:
                 (<WorkerLink>link).forget(id)
             self.functions.free_ids.append(id)
-        else:
+        elif self.closed is None:  # else all that it could be about is gone
             item()
 
     cdef int add(self, Task task) except -1:
