@@ -129,13 +129,13 @@ cdef class Caller:
         cdef ConcurrentTask task
         cdef WorkerLink link
         cdef Lane lane
-        cdef object function = self.steady.get(func) if type(func) is FunctionType \
+        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
             or type(func) is BuiltinFunctionType else None
         # a lane knows no deadline; and on the thread of the pool's loop waiting raises
         if (function is None or self.limits is not None and self.limits.timeout > 0
                 or PyThread_get_thread_ident() == self.dispatcher.thread):
             return self._call(func, args, kwargs, None).result()
-        task = self._make(<Function>function, args, kwargs)
+        task = self._make(function, args, kwargs)
         link = self.dispatcher.lease(task)
         if link is None:
             self._submit(task)

@@ -24,11 +24,11 @@ def wait_until(condition, what="the condition", details=None, timeout=DEADLINE):
     return value
 
 
-async def wait_until_async(condition, what="the condition"):
+async def wait_until_async(condition, what="the condition", timeout=DEADLINE):
     """As wait_until(), without blocking the loop."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
         await asyncio.sleep(POLL)
     return value
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -10,8 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import machine
 import psutil
-from machine import DEADLINE, is_alive, wait_until, wait_until_async
+from machine import is_alive
+
+DEADLINE = 20.0  # seconds; how long anything here may take before it counts as hung
+
+wait_until = functools.partial(machine.wait_until, timeout=DEADLINE)
+wait_until_async = functools.partial(machine.wait_until_async, timeout=DEADLINE)
 
 
 def descendants(pid):
