@@ -512,6 +512,8 @@ cdef class WorkerLink(FrameHandler):
         cdef Task task
         cdef double spent_ns
         cdef int kind = header.kind
+        if self.lost:  # what it says is about tasks that have had their end
+            return 0
         if kind == RETURNED:
             return self._take_back(header, body)
         if kind < RESULT or kind > CANCELLED:

@@ -61,6 +61,7 @@ cdef class Connection(FrameWriter):
         return self.paused or self.held is not None
 
     cdef int write_out(self) except -1:
+        cdef bint waited = self.held is not None
         self.urgent = False
         if self.transport is None:  # not connected yet, or not any more
             return 0
@@ -71,7 +72,10 @@ cdef class Connection(FrameWriter):
                 self.transport_write(part)
             else:
                 self.held.append(part)
-        return self._write_held()
+        self._write_held()
+        if waited and self.held is None:  # soon: who writes now is in the midst of something
+            self.loop.call_soon(self._relieved)
+        return 0
 
     cdef int _write_held(self) except -1:
         """Write what has waited for room in the shared memory, as far as there is some."""
@@ -102,12 +106,16 @@ cdef class Connection(FrameWriter):
     cdef int write_on(self) except -1:
         if self.held is not None and self.transport is not None:
             self._write_held()
-            if self.held is None:
-                if self.closing:
-                    self.transport.close()
-                elif not self.paused:
-                    self.handler.writable()
+            self._relieved()
         return 0
+
+    def _relieved(self):
+        """If nothing waits for room any more, go on with what has waited for that."""
+        if self.held is None and self.transport is not None:
+            if self.closing:
+                self.transport.close()
+            elif not self.paused:
+                self.handler.writable()
 
     cdef int write_soon(self) except -1:
         self.loop.call_soon(self._write_on)
@@ -127,10 +135,9 @@ cdef class Connection(FrameWriter):
     def close(self):
         """Write what is held back, then close."""
         if self.transport is not None:
+            self.closing = True
             self.write_out()
-            if self.held is not None:
-                self.closing = True
-            else:
+            if self.held is None:
                 self.transport.close()
 
     def abort(self):

@@ -562,6 +562,16 @@ def test_a_lost_worker_is_lost_once():
         assert pool.dispatcher.outstanding == 0
 
 
+def test_what_a_lost_worker_still_says_is_not_held_against_it():
+    with Pool() as pool:
+        (worker,) = pool.workers
+        task = pool.submit()
+        ((id, _),) = worker.calls()
+        lose(worker, None)
+        worker.answers(id)
+        assert failed(task)
+
+
 def test_a_task_that_was_cancelled_is_not_moved():
     with Pool(qsize=2) as pool:
         tasks = [pool.submit(i) for i in range(2)]

@@ -205,6 +205,26 @@ def test_what_waits_for_room_is_told_when_it_is_gone(loop):
             assert [id for id, _, _ in b.frames] == [1, 2]
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_who_finds_room_before_it_is_told_goes_on_as_well(loop, closes):
+    @run(loop)
+    async def main():
+        async with opened_ends() as (a, b):
+            a.connection.transport.pause_reading()
+            a.send(1, content(1, 3 * RING_BYTES))
+            a.connection.flush()
+            if closes:
+                a.connection.close()
+
+            def arrives():
+                a.connection.flush()  # as with a frame that is sent
+                return b.frames
+
+            await until(arrives)
+            assert b.frames == [(1, b"b", [content(1, 3 * RING_BYTES)])]
+            await (b.ends() if closes else until(lambda: a.writable_again))
+
+
 def test_the_loop_gets_to_other_work_meanwhile(loop):
     @run(loop)
     async def main():
