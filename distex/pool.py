@@ -623,7 +623,8 @@ class Pool(concurrent.futures.Executor):
         return future
 
     def run(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """``submit(func, *args, **kwargs).result()``, but with less delay."""
+        """``submit(func, *args, **kwargs).result()``, but with less delay if the workers import the
+        function from a module."""
         result: T = self._run(func, args, kwargs)
         return result
 
