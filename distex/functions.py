@@ -20,9 +20,8 @@ from distex.errors import annotate
 from distex.options import FUNCTION_CACHE
 from distex.serializers import Serializer, by_value
 
-_IMMUTABLE = (CodeType, int, float, complex, str, bytes, bool, type(None), ModuleType,
-              BuiltinFunctionType, range)
-
+# no subclasses: these may have attributes
+_IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range}
 
 _MISSING = object()  # what a name means that means nothing yet
 
@@ -59,6 +58,8 @@ def function_name(func: Any) -> str:
 
 def _is_importable(func: Any) -> bool:
     """Whether a worker that imports its module finds this very object."""
+    if type(func) is ModuleType:
+        return sys.modules.get(func.__name__) is func and not by_value(func.__name__)
     module = getattr(func, "__module__", None)
     name = getattr(func, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
@@ -87,11 +88,14 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
     todo = [func]
     while todo:
         value = todo.pop()
-        if id(value) in seen or isinstance(value, _IMMUTABLE) or _is_importable(value):
+        if id(value) in seen or type(value) in _IMMUTABLE or _is_importable(value):
             continue
         seen.add(id(value))
-        if isinstance(value, tuple):
+        if type(value) is tuple:
             todo.extend(value)
+            continue
+        if type(value) is BuiltinFunctionType:
+            todo.append(value.__self__)
             continue
         if type(value) is not FunctionType or value.__dict__ or value.__kwdefaults__:
             return None

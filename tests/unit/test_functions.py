@@ -4,10 +4,12 @@ import functools
 import gc
 import math
 import pickle
+import sys
 import threading
 import types
 import weakref
 
+import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,12 +124,40 @@ def test_what_stays_as_it_is_is_pickled_once(cache):
     ("def f(): return 1", "f.__code__ = (lambda: 2).__code__", 1, 2),
     ("def g(): return 1\ndef f(): return g()", "g.__code__ = (lambda: 2).__code__", 1, 2),
     ("def f(): return f.x\nf.x = 1", "f.x = 2", 1, 2),
+    ("K = [1]\nf = K.__len__", "K.append(2)", 1, 2),
+    ("K = [1]\ng = K.__len__\ndef f(): return g()", "K.append(2)", 1, 2),
+    ("K = [1]\ng = K.count\ndef f(): return g(1)", "K.append(1)", 1, 2),
+    ("class I(int): pass\nK = I(0)\nK.x = 1\ndef f(): return K.x", "K.x = 2", 1, 2),
+    ("class T(tuple): pass\nK = T()\nK.x = 1\ndef f(): return K.x", "K.x = 2", 1, 2),
+    ("import types\nm = types.ModuleType('m')\nm.x = 1\ndef f(): return m.x", "m.x = 2", 1, 2),
 ])
 def test_a_change_is_seen(cache, source, change, before, after):
     names = script(source)
     assert cache.calls(names["f"]) == before
     exec(change, names)
     assert cache.calls(names["f"]) == after
+
+
+def test_a_bound_method_of_something_built_in_is_pickled_as_it_is_now(cache):
+    items = [1]
+    count = items.count
+    assert cache.calls(count, 1) == 1
+    items.append(1)
+    assert cache.calls(count, 1) == 2
+
+
+def test_a_change_of_a_module_that_goes_by_value_is_seen(cache, monkeypatch):
+    module = types.ModuleType("goes_by_value")
+    module.x = 1
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        names = script("import goes_by_value\ndef f(): return goes_by_value.x")
+        assert cache.calls(names["f"]) == 1
+        module.x = 2
+        assert cache.calls(names["f"]) == 2
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_a_global_that_is_defined_later_is_seen(cache):
