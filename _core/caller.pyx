@@ -3,18 +3,25 @@
 
     run_async ─> call_async ─> AsyncTask      ─┐
     submit    ─> call       ─> ConcurrentTask ─┴─> Dispatcher.submit
-    run       ─> run        ─> a worker's lane, if one has nothing to do, else call
+    run       ─> run        ─> a worker's lane, if one has nothing to do, else as submit
+
+A bound method of a class that workers import is called as the plain function that it is, with the
+object in front of the other arguments; so is a partial. Else it would be pickled as another
+function for each call, of which nobody knows how long it takes.
 """
 from cpython.pythread cimport PyThread_get_thread_ident
 
+import functools
 from asyncio import get_running_loop
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
-from types import BuiltinFunctionType, FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from weakref import WeakKeyDictionary
 
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.framing cimport CALL, Buffer
 from distex._core.futures cimport FAILED, AsyncTask, ConcurrentTask
+from distex._core.kept cimport Kept
 from distex._core.lane cimport Lane
 from distex._core.room cimport Room
 
@@ -23,6 +30,17 @@ from distex.errors import annotate
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* obj)
+
+
+# in a partial: what takes the place of an argument that is yet to come; CPython 3.14 has it
+cdef object GAP = getattr(functools, "Placeholder", object())
+
+
+cdef bint has_gaps(tuple args):
+    for arg in args:
+        if arg is GAP:
+            return True
+    return False
 
 
 def _deliver(item):
@@ -36,8 +54,7 @@ cdef class Caller:
 
     Args:
         dispatcher: the pool's.
-        cache: ``cache.get(func)`` gives the Function for a callable; ``cache.steady`` is a
-            dictionary of those for plain functions that stay as they were pickled.
+        cache: gives the Function for a callable, see functions.py.
         future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
         limits: what is asked of each task, or None.
         room: the bound on the tasks that are under way, or None. If it is full,
@@ -51,18 +68,48 @@ cdef class Caller:
         self.limits = limits
         self.room = room
         self.dispatcher = dispatcher
-        self.lookup = cache.get
-        self.steady = cache.steady
+        self.cache = cache
+        self.kept = cache.kept
+        self.unwraps = cache.unwraps
         self.future_class = future_class
         self.inboxes = WeakKeyDictionary()
+
+    cdef int _prepare(self, Task task, object func, tuple args, dict kwargs) except -1:
+        """Give the task its function and arguments. Raises what pickling the function raises."""
+        kind = type(func)
+        while self.unwraps:
+            if kind is partial:
+                if has_gaps(func.args):
+                    break
+                args = func.args + args
+                kwargs = {**func.keywords, **kwargs}
+                func = func.func
+            elif kind is MethodType and self._goes_by_name(func.__func__):
+                args = (func.__self__, *args)
+                func = func.__func__
+            else:
+                break
+            kind = type(func)
+        task.function = self._function(func)
+        task.args = args
+        if kwargs:
+            task.kwargs = kwargs
+        task.limits = self.limits
+        return 0
 
     cdef Function _function(self, object func):
         kind = type(func)
         if kind is FunctionType or kind is BuiltinFunctionType:
-            function = self.steady.get(func)
-            if function is not None:
-                return <Function>function
-        return self.lookup(func)
+            kept = self.kept.get(func)
+            if kept is not None and (<Kept>kept).is_fresh():
+                return (<Kept>kept).function
+        return self.cache.get(func)
+
+    cdef bint _goes_by_name(self, object func) except -1:
+        kept = self.kept.get(func) if type(func) is FunctionType else None
+        if kept is not None:
+            return not (<Kept>kept).uses
+        return self.cache.goes_by_name(func)
 
     def call_async(self, func, tuple args, dict kwargs):
         """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop, or what
@@ -89,14 +136,10 @@ cdef class Caller:
             if task.inbox is None:
                 task.inbox = self.inboxes.setdefault(loop, Inbox(loop, _deliver))
         try:
-            task.function = self._function(func)
+            self._prepare(task, func, args, kwargs)
         except Exception as exc:
             task._set(FAILED, exc)
             return task
-        task.args = args
-        if kwargs:
-            task.kwargs = kwargs
-        task.limits = self.limits
         # Out of the garbage collector's sight: a million that wait would be walked through again
         # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
         # and those are dropped at its end; see _set().
@@ -126,17 +169,14 @@ cdef class Caller:
             self.room.give_back()
 
     cdef object _run(self, object func, tuple args, dict kwargs):
-        cdef ConcurrentTask task
-        cdef WorkerLink link
+        cdef ConcurrentTask task = self._make()
+        cdef WorkerLink link = None
         cdef Lane lane
-        cdef Function function = self.steady.get(func) if type(func) is FunctionType \
-            or type(func) is BuiltinFunctionType else None
+        self._prepare(task, func, args, kwargs)
         # a lane knows no deadline; and on the thread of the pool's loop waiting raises
-        if (function is None or self.limits is not None and self.limits.timeout > 0
-                or PyThread_get_thread_ident() == self.dispatcher.thread):
-            return self._call(func, args, kwargs, None).result()
-        task = self._make(function, args, kwargs)
-        link = self.dispatcher.lease(task)
+        if (task.function.takes_lane and not (self.limits is not None and self.limits.timeout > 0)
+                and PyThread_get_thread_ident() != self.dispatcher.thread):
+            link = self.dispatcher.lease(task)
         if link is None:
             self._submit(task)
             return task.result()
@@ -193,11 +233,10 @@ cdef class Caller:
         return self._call(func, args, kwargs, self.room)
 
     cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room):
-        cdef ConcurrentTask task
+        cdef ConcurrentTask task = self._make()
         try:
-            task = self._make(self._function(func), args, kwargs)
+            self._prepare(task, func, args, kwargs)
         except Exception as exc:
-            task = self.future_class.__new__(self.future_class)
             task._exception = exc
             task._state = FINISHED
             if room is not None:
@@ -207,12 +246,7 @@ cdef class Caller:
         self._submit(task)
         return task
 
-    cdef ConcurrentTask _make(self, Function function, tuple args, dict kwargs):
+    cdef ConcurrentTask _make(self):
         cdef ConcurrentTask task = self.future_class.__new__(self.future_class)
-        task.function = function
         task._state = PENDING
-        task.args = args
-        if kwargs:
-            task.kwargs = kwargs
-        task.limits = self.limits
         return task

@@ -165,6 +165,8 @@ cdef class Function:
         else:
             self.id = table.next_id
             table.next_id += 1
+        table.serial += 1
+        self.serial = table.serial
         self.table = table
 
     def __del__(self):
@@ -405,8 +407,9 @@ cdef class WorkerLink(FrameHandler):
         cdef list segments = None
         if function is not self.latest:
             if function.id not in self.known:
-                out.frame(FUNCTION, 0, 0, function.id, PyBytes_AS_STRING(function.payload),
-                          PyBytes_GET_SIZE(function.payload), function.segments)
+                out.frame(FUNCTION, 0, function.serial, function.id,
+                          PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload),
+                          function.segments)
                 self.known[function.id] = function.links
                 function.links.append(self)
             self.latest = function

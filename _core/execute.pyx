@@ -16,6 +16,7 @@ from libc.string cimport memcpy
 import os
 from collections import deque
 from functools import partial
+from weakref import WeakValueDictionary
 
 from distex._core.codec cimport Codec, Cursor, get_number, put_number
 from distex._core.framing cimport (
@@ -120,11 +121,17 @@ cdef class Runner(FrameHandler):
         self.load_function = load_function
         self.dump_error = dump_error
         self.functions = {}
+        self.entries = WeakValueDictionary()
         self.queue = deque()
         self.jobs = {}
         self.page = page
         if self.page.shape[0] <= ITEM:  # it is written to without a look at its bounds
             raise ValueError("the page has no room for all notes")
+
+    def share_functions(self, Runner other):
+        """Have what comes by this connection and by another one be the same function, if the pool
+        says that it is: with one state."""
+        self.entries = other.entries
 
     def connected(self, connection):
         self.connection = connection
@@ -166,10 +173,13 @@ cdef class Runner(FrameHandler):
             job.cursor.segment = 0
             return self._enqueue(job)
         if kind == FUNCTION:
-            entry = Entry.__new__(Entry)
-            entry.payload = PyBytes_FromStringAndSize(body, header.length)
-            entry.segments = segments
-            entry.slow_ns = 2 * SLOW_NS
+            entry = self.entries.get((header.id, header.aux))
+            if entry is None:
+                entry = Entry.__new__(Entry)
+                entry.payload = PyBytes_FromStringAndSize(body, header.length)
+                entry.segments = segments
+                entry.slow_ns = 2 * SLOW_NS
+                self.entries[header.id, header.aux] = entry
             self.functions[header.id] = entry
             return 0
         if kind == FORGET:

@@ -9,7 +9,8 @@ A frame on the wire, all numbers little-endian:
     kind          1  HELLO (1) .. KICK (18)
     flags         1  any; what they mean depends on the kind
     segments      2  0 .. 1024, the number of out-of-band segments
-    aux           4  any: function id (CALL, CHUNK), nanoseconds (RESULT, ERROR), ...
+    aux           4  any: function id (CALL, CHUNK), which function has that id now (FUNCTION),
+                     nanoseconds (RESULT, ERROR), ...
     id            8  any: task id, function id
     length        8  of the body in bytes; body and segments together at most the limit
     table      8 x   the length of each segment in bytes; bit 63: it was bytes, and is to be

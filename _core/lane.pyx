@@ -192,8 +192,9 @@ cdef class Lane(FrameHandler):
             id = next(iter(self.known))
             del self.known[id]
             self.out.frame(FORGET, 0, 0, id, NULL, 0, None)
-        self.out.frame(FUNCTION, 0, 0, function.id, PyBytes_AS_STRING(function.payload),
-                       PyBytes_GET_SIZE(function.payload), function.segments)
+        self.out.frame(FUNCTION, 0, function.serial, function.id,
+                       PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload),
+                       function.segments)
         self.known[function.id] = function
         return 0
 
@@ -221,7 +222,7 @@ cdef class Lane(FrameHandler):
         try:
             value = self.codec.get(&cursor, segments)
         except BaseException as exc:
-            annotate(exc, "raised while a result was being read")
+            annotate(exc, f"raised while the result of {self.name} was being read")
             self.error = exc
             return 0
         if header.kind == ERROR:

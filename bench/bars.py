@@ -64,6 +64,19 @@ def _single(m: Medians) -> Iterator[Bar]:
         yield Bar("aim", f"single tasks a second, {workers} w", ours, 1e6, True, name, "count")
 
 
+def _kinds(m: Medians) -> Iterator[Bar]:
+    def rate(row: str, kind: str) -> float | None:
+        return m.get("kinds", row, kind, "per_second")
+
+    for row in (ASYNC, SUBMIT):
+        for kind in ("of the script", "partial"):
+            yield Bar("kinds", f"{row}: a function {kind} / an imported one",
+                      _ratio(rate(row, kind), rate(row, "imported")), 0.7, True, "kinds")
+        yield Bar("kinds", f"{row}, a bound method / {PPE} submit, the same",
+                  _ratio(rate(row, "bound method"), rate(f"{PPE} submit", "bound method")), 8.0,
+                  True, "kinds")
+
+
 def _map(m: Medians) -> Iterator[Bar]:
     for workers in (1, 2):
         name = f"map/{workers}"
@@ -245,7 +258,7 @@ def bars(results: dict[str, Any]) -> list[Bar]:
     return [
         bar
         for part in (
-            _single, _map, _batching, _latency, _spin, _data, _start, _flat, _constant, _ssh,
-            _safety)
+            _single, _kinds, _map, _batching, _latency, _spin, _data, _start, _flat, _constant,
+            _ssh, _safety)
         for bar in part(medians)
         if any(name.startswith(bar.only) for name in run)]

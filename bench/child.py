@@ -34,6 +34,7 @@ class Session:
         self.workers = workers
         self.options = options
         self.counts: dict[Any, int] = {}
+        self.functions: dict[str, Any] = {}
         self._cpus = sorted(os.sched_getaffinity(0))
         self._pool: Any = None
 

@@ -64,6 +64,26 @@ def single(session: Session, in_flight: int, seconds: float, warm_up: int = 0) -
     return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}
 
 
+def of_kind(session: Session, kind: str, in_flight: int, seconds: float) -> Figures:
+    """Tiny tasks with a future each, of one function: where it comes from."""
+    if not session.functions:  # before the pool, which may fork
+        session.functions = {
+            "imported": tasks.double,
+            "of the script": tasks.script_double(),
+            "bound method": tasks.Multiplier(2).multiply,
+            "partial": functools.partial(tasks.multiply, 2),
+        }
+    func = session.functions[kind]
+    pool = session.pool()
+    assert pool.call(func, 21) == 42
+    count = _count(session, (kind, in_flight),
+                   lambda count: pool.burst(func, range(count), in_flight), seconds, 200, 1_000_000)
+    start = time.perf_counter()
+    pool.burst(func, range(count), in_flight)
+    rate = count / (time.perf_counter() - start)
+    return {"per_second": rate, **describe(pool.time_calls(func, 1, 1000, seconds))}
+
+
 def mapped(
     session: Session, chunksize: int | None, seconds: float, ordered: bool = True
 ) -> Figures:

@@ -108,6 +108,22 @@ def _single(workers: int, seconds: float, quick: bool) -> Experiment:
     )
 
 
+def _kinds(seconds: float) -> Experiment:
+    return Experiment(
+        "kinds",
+        "Single tasks by where their function comes from, 2 workers",
+        "of_kind",
+        (*DISTEX, SUBMITTERS[0], Row("loky", "submit")),
+        (
+            Figure("per_second", "tasks/s, 1,000 in flight", "count", 1),
+            Figure("p50", "one at a time, p50", "seconds"),
+        ),
+        {kind: {"kind": kind, "in_flight": 1000, "seconds": seconds}
+         for kind in ("imported", "of the script", "bound method", "partial")},
+        workers=2,
+    )
+
+
 def _map(workers: int, seconds: float, quick: bool) -> Experiment:
     chunksizes = (1, 100, 10_000, 100_000) if quick else CHUNKSIZES
     cases: dict[str, dict[str, Any]] = {"default": {"chunksize": None, "seconds": seconds}}
@@ -502,6 +518,7 @@ def experiments(quick: bool) -> list[Experiment]:
     if quick:
         return [
             _single(2, 0.2, quick),
+            _kinds(0.1),
             _map(2, 0.15, quick),
             _latency(True, 1000, quick),
             _latency(False, 500, quick),
@@ -519,6 +536,7 @@ def experiments(quick: bool) -> list[Experiment]:
     return [
         _single(1, 0.5, quick),
         _single(2, 0.5, quick),
+        _kinds(0.3),
         _map(1, 0.4, quick),
         _map(2, 0.4, quick),
         _latency(True, 5000, quick),

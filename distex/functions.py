@@ -1,50 +1,32 @@
 """Functions on their way to the workers: pickled once, sent once to each, and kept in step.
 
-A plain function is kept, pickled, under its identity. One that goes by value (from ``__main__``, a
-lambda, a closure) takes with it what it refers to; it is pickled again as soon as a global or a
-closure variable that it uses means another object. If it refers to something that may change from
-within, such as a list, or is a bound method or a partial, it is pickled for every call, or for
-every map.
+What the workers can import is kept, pickled, as it is. A function that goes by value (from
+``__main__``, a lambda, a closure) takes with it what it refers to; it is pickled again as soon as a
+global or a closure variable that it uses means another object. If it refers to something that may
+change from within, such as a list, or is an object of another kind, it is pickled for every call,
+or for every map.
 """
 
+import copyreg
 import inspect
+import pickle
 import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
 
 from distex._core.dispatch import Function, FunctionTable
+from distex._core.kept import MISSING, Kept, look_up
 from distex.errors import annotate
-from distex.options import FUNCTION_CACHE
-from distex.serializers import Serializer, by_value
+from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
+from distex.serializers import PROTOCOL, Segments, Serializer, by_value
 
 # no subclasses: these may have attributes
 _IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range}
-
-_MISSING = object()  # what a name means that means nothing yet
-
-
-class _Entry(NamedTuple):
-    func: Callable[..., Any]  # kept alive, so that its id stays its own
-    function: Function
-    uses: list[tuple[Any, str, Any]]  # (globals, cell or function, name, what it meant)
-
-    def fresh(self) -> bool:
-        """Whether all that the function uses is what it was."""
-        return all(_lookup(place, name) is value for place, name, value in self.uses)
-
-
-def _lookup(place: Any, name: str) -> Any:
-    if type(place) is CellType:
-        try:
-            return place.cell_contents
-        except ValueError:  # empty
-            return _MISSING
-    if type(place) is FunctionType:
-        return getattr(place, name)
-    return place.get(name, _MISSING)
+# equal only if they are the same, though some are another object each time
+_COMPARED = {FunctionType, BuiltinFunctionType, MethodType}
 
 
 def function_name(func: Any) -> str:
@@ -56,20 +38,37 @@ def function_name(func: Any) -> str:
     return f"{module}.{name}" if isinstance(module, str) else str(name)
 
 
-def _is_importable(func: Any) -> bool:
+def _is_importable(value: Any) -> bool:
     """Whether a worker that imports its module finds this very object."""
-    if type(func) is ModuleType:
-        return sys.modules.get(func.__name__) is func and not by_value(func.__name__)
-    module = getattr(func, "__module__", None)
-    name = getattr(func, "__qualname__", None)
+    if type(value) is ModuleType:
+        return sys.modules.get(value.__name__) is value and not by_value(value.__name__)
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
         return False
     if by_value(module):
         return False
-    found: Any = sys.modules.get(module, _MISSING)
+    found: Any = sys.modules.get(module, MISSING)
     for part in name.split("."):
-        found = getattr(found, part, _MISSING)
-    return found is func
+        found = getattr(found, part, MISSING)
+    return found is value
+
+
+def _goes_by_name(value: Any) -> bool:
+    """Whether pickle makes of it no more than a name that the workers import."""
+    if type(value) is MethodType:
+        cls = value.__self__
+        return (isinstance(cls, type) and _goes_by_name(cls)
+                and getattr(cls, value.__name__, None) == value)
+    if not _is_importable(value):
+        return False
+    if isinstance(value, (FunctionType, BuiltinFunctionType, type, ModuleType)):
+        return True
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        return isinstance(reduce(value) if reduce else value.__reduce_ex__(PROTOCOL), str)
+    except Exception:  # it can't be pickled
+        return False
 
 
 def _names(code: CodeType) -> set[str]:
@@ -88,7 +87,7 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
     todo = [func]
     while todo:
         value = todo.pop()
-        if id(value) in seen or type(value) in _IMMUTABLE or _is_importable(value):
+        if id(value) in seen or type(value) in _IMMUTABLE or _goes_by_name(value):
             continue
         seen.add(id(value))
         if type(value) is tuple:
@@ -103,9 +102,9 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
         places += [(cell, "") for cell in value.__closure__ or ()]
         places += [(value.__globals__, name) for name in _names(value.__code__)]
         for place, name in places:
-            meant = _lookup(place, name)
+            meant = look_up(place, name)
             uses.append((place, name, meant))
-            if meant is not _MISSING:
+            if meant is not MISSING:
                 todo.append(meant)
     return uses
 
@@ -116,15 +115,18 @@ class FunctionCache:
     Args:
         table: the pool's functions.
         serializer: what functions are pickled with.
+        unwraps: whether the data's serializer can take what a bound method or a partial holds, so
+            that calling it may be calling a plain function with more arguments.
     """
 
-    def __init__(self, table: FunctionTable, serializer: Serializer) -> None:
+    def __init__(
+        self, table: FunctionTable, serializer: Serializer, unwraps: bool = False
+    ) -> None:
         self._table = table
         self._dumps = serializer.dumps
-        # functions that are imported by the workers: these stay as they are; by themselves
-        self.steady: dict[Any, Function] = {}
-        # functions that go by value, by identity
-        self._entries: dict[int, _Entry] = {}
+        self.unwraps = unwraps
+        # by identity: functions and methods compare by it, others are here by their id
+        self.kept: dict[Any, Kept] = {}
         self._lock = threading.Lock()
 
     def get(self, func: Callable[..., Any]) -> Function:
@@ -133,30 +135,33 @@ class FunctionCache:
         Raises:
             Exception: whatever the serializer raises, with a note that names the function.
         """
-        plain = type(func) in (FunctionType, BuiltinFunctionType)
-        if plain and func in self.steady:
-            return self.steady[func]
-        entry = self._entries.get(id(func))
-        if entry is not None and entry.fresh():
-            return entry.function
-        function = self._pickle(func)
-        if plain and _is_importable(func):
+        key = func if type(func) in _COMPARED else id(func)
+        kept = self.kept.get(key)
+        if kept is not None and kept.is_fresh():
+            return kept.function
+        # before it is pickled, so that a change in between is seen the next time
+        uses = _uses(func) if callable(func) else None
+        by_name = uses == []  # cloudpickle takes some of these by value: classmethods
+        function = self._pickle(func, _dumps_name if by_name else self._dumps)
+        if uses is not None:
+            function.takes_lane = (
+                len(function.payload) <= LANE_FUNCTION_BYTES and not function.segments)
             with self._lock:
-                _make_room(self.steady)
-                self.steady[func] = function
-        elif plain:
-            uses = _uses(func)
-            if uses is not None:
-                with self._lock:
-                    _make_room(self._entries)
-                    self._entries[id(func)] = _Entry(func, function, uses)
+                _make_room(self.kept)
+                self.kept[key] = Kept(func, function, uses)
         return function
 
-    def _pickle(self, func: Callable[..., Any]) -> Function:
+    def goes_by_name(self, func: Any) -> bool:
+        """Whether pickle makes of it no more than a name that the workers import."""
+        return _goes_by_name(func)
+
+    def _pickle(
+        self, func: Callable[..., Any], dumps: Callable[[Any, Segments | None], bytes]
+    ) -> Function:
         segments: list[Any] = []
         name = function_name(func)
         try:
-            payload = self._dumps(func, segments)
+            payload = dumps(func, segments)
         except Exception as exc:
             annotate(exc, f"raised while the function {name} was being pickled")
             raise
@@ -167,8 +172,11 @@ class FunctionCache:
     def clear(self) -> None:
         """Let go of all functions."""
         with self._lock:
-            self.steady.clear()
-            self._entries.clear()
+            self.kept.clear()
+
+
+def _dumps_name(func: Callable[..., Any], segments: Segments | None) -> bytes:
+    return pickle.dumps(func, PROTOCOL)
 
 
 def _make_room(cache: dict[Any, Any]) -> None:

@@ -1,6 +1,7 @@
 """The ``__main__`` of a worker: one namespace for all functions that come from the caller's.
 
-Such functions travel by value, each with the globals that it uses. Here they come to share their
+Such functions, as what is called and among its arguments, travel by value, each with the globals
+that it uses. Here they come to share their
 globals again, as they did at the caller's: what an initializer sets with ``global`` is seen by the
 tasks that follow. A name that was set in the worker keeps that value; one that was not follows the
 caller's.
@@ -11,13 +12,13 @@ import sys
 from types import CellType, CodeType, FunctionType
 from typing import Any, ClassVar
 
-from distex.serializers import Segments, Serializer
+from distex.serializers import FROM_MAIN, Segments, Serializer
 
 _MISSING = object()
 
 
 class Namespace:
-    """Loads functions.
+    """Loads functions and data.
 
     Args:
         serializer: what they were pickled with.
@@ -29,11 +30,11 @@ class Namespace:
 
     def __init__(self, serializer: Serializer) -> None:
         self._loads = serializer.loads
-        self._by_cloudpickle = serializer.loads.__name__ == "_pickle_loads"
+        self._by_pickle = serializer.loads.__name__ == "_pickle_loads"
 
     def loads(self, data: Any, segments: Segments | None = None) -> Any:
         """The function, or whatever was pickled."""
-        if not self._by_cloudpickle:
+        if not self._by_pickle or data[2:4] != FROM_MAIN:
             return self._loads(data, segments)
         import io
 

@@ -4,7 +4,7 @@ import enum
 import os
 from typing import Final
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 
 START_TIMEOUT: Final = 60.0  # seconds for the first workers to become ready,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
@@ -21,6 +21,7 @@ RECONNECT_DELAY_MAX: Final = 30.0  # seconds between tries to reach a host again
 RECONNECT_TIMEOUT: Final = 300.0  # seconds of that after which a pool without workers gives up
 MEMORY_INTERVAL: Final = 1.0  # seconds between looks at the memory of workers, if it has a limit
 FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
+LANE_FUNCTION_BYTES: Final = 64 * 1024  # larger ones don't go by lanes, which keep some more
 
 
 class PickleType(enum.IntEnum):

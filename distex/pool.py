@@ -338,7 +338,11 @@ class Pool(concurrent.futures.Executor):
         _homes.add(home)
         supervisor = home.supervisor
         self._functions = FunctionCache(
-            supervisor.dispatcher.functions, self._functions_serializer)
+            supervisor.dispatcher.functions,
+            self._functions_serializer,
+            unwraps=serializers.is_as_able(
+                self._settings.data_pickle, self._settings.func_pickle),
+        )
         self._home = home
         weakref.finalize(self, home.abandon).atexit = False
         if home.thread is not None:
@@ -623,8 +627,7 @@ class Pool(concurrent.futures.Executor):
         return future
 
     def run(self, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """``submit(func, *args, **kwargs).result()``, but with less delay if the workers import the
-        function from a module."""
+        """``submit(func, *args, **kwargs).result()``, but with less delay."""
         result: T = self._run(func, args, kwargs)
         return result
 

@@ -19,6 +19,8 @@ from distex.options import PickleType
 PROTOCOL = 5
 SEGMENT_MIN_BYTES = 4096  # a smaller buffer is not worth a segment of its own
 SEGMENTS_MAX = 1024  # in one frame, see framing.pyx
+# opcodes without effect, right behind the protocol: something in the pickle is from __main__
+FROM_MAIN = b"N0"
 
 Segments = list[Any]  # contiguous buffers
 
@@ -85,7 +87,7 @@ def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     import cloudpickle
 
     data: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback=_collector(segments))
-    return data
+    return data[:2] + FROM_MAIN + data[2:] if b"__main__" in data else data
 
 
 def _pickle_loads(data: Any, segments: Segments | None = None) -> Any:
@@ -124,6 +126,11 @@ _SERIALIZERS = {
     PickleType.dill: Serializer(_dill_dumps, _dill_loads, True),
     PickleType.msgspec: Serializer(_msgspec_dumps, _msgspec_loads, False),
 }
+
+
+def is_as_able(kind: int, other: int) -> bool:
+    """Whether a serializer takes all that another one takes."""
+    return kind == other or {kind, other} <= {PickleType.pickle, PickleType.cloudpickle}
 
 
 def for_data(kind: int) -> Serializer:

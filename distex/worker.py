@@ -84,7 +84,7 @@ class LaneRunner(Runner):
         self.load = Namespace(serializers.for_functions(config.func_pickle)).loads
         super().__init__(
             loop,
-            Codec(data.dumps, data.loads, data.keeps_types),
+            Codec(data.dumps, Namespace(data).loads, data.keeps_types),
             self.load,
             functools.partial(dump_exception, dumps=lambda exc: dumps(exc, None)),
             page,
@@ -145,6 +145,7 @@ class Worker(LaneRunner):
             self.loop.create_task(self._get_ready(message.initializer, segments))
         elif kind == LANE:
             lane = LaneRunner(self.loop, self.config, self.number, self.shared_page)
+            lane.share_functions(self)
             self.loop.create_task(self._open(lane))
         elif kind == BYE:
             self.connection.close()

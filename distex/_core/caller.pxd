@@ -6,8 +6,10 @@ from distex._core.room cimport Room
 
 cdef class Caller:
     cdef Dispatcher dispatcher
-    cdef object lookup
-    cdef dict steady
+    # finds functions; those that it has pickled, and whether to call what is bound as plain ones
+    cdef object cache
+    cdef dict kept
+    cdef bint unwraps
     cdef object future_class
     # the ways to the callers' loops that are not the pool's
     cdef object inboxes
@@ -16,10 +18,12 @@ cdef class Caller:
     # the bound on the tasks that are under way, or None
     cdef Room room
 
+    cdef int _prepare(self, Task task, object func, tuple args, dict kwargs) except -1
     cdef Function _function(self, object func)
+    cdef bint _goes_by_name(self, object func) except -1
     cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs)
     cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room)
-    cdef ConcurrentTask _make(self, Function function, tuple args, dict kwargs)
+    cdef ConcurrentTask _make(self)
     cdef int _submit(self, Task task) except -1
     cdef object _run(self, object func, tuple args, dict kwargs)
     cdef int _exchange(self, Lane lane, Task task) except -1

@@ -7,13 +7,16 @@ from typing_extensions import disjoint_base
 
 from distex._core.dispatch import Dispatcher, Function, Limits
 from distex._core.futures import AsyncTask, ConcurrentTask
+from distex._core.kept import Kept
 from distex._core.room import Room
 
 class _FunctionCache(Protocol):
     """What a Caller finds functions with; see distex/functions.py."""
 
-    steady: dict[Any, Function]
+    kept: dict[Any, Kept]
+    unwraps: bool
     def get(self, func: Callable[..., Any]) -> Function: ...
+    def goes_by_name(self, func: Callable[..., Any]) -> bool: ...
 
 @disjoint_base
 class Caller:

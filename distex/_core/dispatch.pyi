@@ -27,6 +27,7 @@ class FunctionTable:
 @disjoint_base
 class Function:
     is_async: bool
+    takes_lane: bool
     def __init__(
         self,
         table: FunctionTable,
@@ -38,6 +39,8 @@ class Function:
     def __del__(self) -> None: ...
     @property
     def id(self) -> int: ...
+    @property
+    def serial(self) -> int: ...
     @property
     def name(self) -> str: ...
     @property

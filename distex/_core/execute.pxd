@@ -5,6 +5,7 @@ from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header
 
 
 cdef class Entry:
+    cdef object __weakref__
     # a function as the pool sent it; loaded when it is first called
     cdef bytes payload
     cdef list segments
@@ -47,7 +48,9 @@ cdef class Runner(FrameHandler):
     cdef Codec codec
     cdef object load_function
     cdef readonly object dump_error
+    # those that may be called by this connection, by id; all that the worker has by any
     cdef dict functions
+    cdef object entries
     # jobs that could not be done at once, oldest first; those and coroutines by id
     cdef object queue
     cdef dict jobs

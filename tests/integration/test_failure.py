@@ -137,7 +137,7 @@ def test_a_worker_that_closes_its_lane_is_cut_off(make_pool):
     with make_pool(1) as pool:
         open_lanes(pool)
         pid = pool.run(tasks.pid)
-        pool.run(close_lane)  # not by the lane, as the worker does not have the function yet
+        pool.submit(close_lane).result()  # not by the lane
         with pytest.raises(WorkerLost):
             pool.run(tasks.pid)
         assert pool.run(tasks.pid) != pid

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import functools
 import threading
 import time
 
@@ -536,6 +537,18 @@ def test_what_else_can_be_called(pool):
     thing.number = 10
     assert pool.run(lambda x: x + thing.number, 1) == 11
     assert pool.run(thing.method, 4) == 14
+
+
+@pytest.mark.parametrize("functions", [0, 1, 2], ids=["pickle", "cloudpickle", "dill"])
+@pytest.mark.parametrize("data", [0, 1, 2, 3], ids=["pickle", "cloudpickle", "dill", "msgspec"])
+def test_methods_and_partials_with_any_serializers(make_pool, functions, data):
+    with make_pool(1, func_pickle=functions, data_pickle=data) as pool:
+        thing = tasks.Collectable(3)
+        partial = functools.partial(thing.method, 4)
+        for call in pool.run, lambda *args, **kwargs: pool.submit(*args, **kwargs).result():
+            assert [call(thing.method, 4), call(partial), call(thing.method)] == [7, 7, 3]
+            assert call(functools.partial(tasks.give_back, 1, a=2), 3, b=4)[1] == {"a": 2, "b": 4}
+        assert list(pool.map(thing.method, range(3))) == [3, 4, 5]
 
 
 def test_what_is_no_function_is_a_clear_error(pool):

@@ -118,6 +118,56 @@ def test_functions_and_classes_of_a_script(tmp_path):
     assert run_script(PROGRAM, tmp_path) == EXPECTED
 
 
+STATE = """
+import functools
+from beside import call
+from distex import Pool
+
+STATE = 0
+
+def init():
+    global STATE
+    STATE = 7
+
+def get():
+    return STATE
+
+class Thing:
+    def get(self):
+        return STATE
+
+def counter():
+    count = 0
+    def up():
+        nonlocal count
+        count += 1
+        return count
+    return up
+
+if __name__ == "__main__":
+    with Pool(1, initializer=init, data_pickle={data}) as pool:
+        thing = Thing()
+        print(pool.run(get), pool.run(call, get), pool.run(call, lambda: STATE))
+        print(pool.run(functools.partial(get)), pool.run(functools.partial(call, get)))
+        print(pool.run(thing.get), pool.run(call, thing.get))
+        print(list(pool.map(call, [get] * 2)))
+        link, = pool._home.supervisor.links()
+        while link.lane is None:
+            pool.run(get)
+        up, down = counter(), counter()
+        print([pool.run(up), pool.submit(up).result(), pool.run(up), pool.run(up)])
+        print(pool.submit(down).result(), pool.run(down))
+"""
+
+
+@pytest.mark.parametrize("data", [0, 1])
+def test_all_functions_of_a_script_share_their_globals_in_a_worker(tmp_path, data):
+    """What is called, and what is among the arguments; by the lane, and by the loop."""
+    tmp_path.joinpath("beside.py").write_text("def call(f): return f()\n")
+    assert run_script(STATE.format(data=data), tmp_path) == [
+        "7 7 7", "7 7", "7 7", "[7, 7]", "[1, 2, 3, 4]", "1 2"]
+
+
 def test_a_script_needs_no_main_guard(tmp_path):
     assert run_script(PROGRAM.replace('if __name__ == "__main__":', "if True:"),
                       tmp_path) == EXPECTED

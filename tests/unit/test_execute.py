@@ -323,6 +323,34 @@ def test_a_forgotten_function_is_gone():
         assert worker.transport.aborted
 
 
+def test_a_function_that_comes_by_two_connections_is_one():
+    def counter(count=0):
+        def up():
+            nonlocal count
+            count += 1
+            return count
+        return up
+
+    def function(worker, serial, func):
+        worker.gets(Frame(FUNCTION, aux=serial, id=1, body=functions.dumps(func, None)))
+
+    def call(worker):
+        (answer,) = worker.answers(worker.call_frame(1))
+        return value_of(answer)
+
+    with Worker() as first, Worker() as second:
+        second.runner.share_functions(first.runner)
+        for worker in first, second:
+            function(worker, 1, counter())
+        assert [call(first), call(second), call(first)] == [1, 2, 3]
+        first.gets(Frame(FORGET, id=1))
+        assert call(second) == 4
+        # the id is free, and another function has it: the worker hears of it by one connection
+        # before it hears by the other that the old one is gone
+        function(first, 2, counter(10))
+        assert [call(first), call(second), call(first)] == [11, 5, 12]
+
+
 def test_a_coroutine_that_the_loop_refuses_leaves_nothing_behind():
     with Worker() as worker:
         def refuse(loop, coroutine, **kwargs):

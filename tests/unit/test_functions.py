@@ -10,6 +10,7 @@ import types
 import weakref
 
 import cloudpickle
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,12 +66,62 @@ def importable(x):
 # --- by reference
 
 
-@pytest.mark.parametrize("func", [importable, math.sqrt, len, pickle.dumps])
+@functools.lru_cache
+def cached(x):
+    return x
+
+
+class Counted:
+    """A decorator with a state; what it decorates has the name of a function."""
+
+    def __init__(self, func):
+        functools.update_wrapper(self, func)
+        self.count = 0
+
+    def __call__(self):
+        return self.count
+
+    def __reduce__(self):
+        return _counted, (self.count,)
+
+
+def _counted(count):
+    copy = Counted(importable)
+    copy.count = count
+    return copy
+
+
+@Counted
+def counted():
+    pass
+
+
+class Maker:
+    @classmethod
+    def make(cls):
+        return cls()
+
+
+class SubMaker(Maker):
+    pass
+
+
+@pytest.mark.parametrize("func", [
+    importable, math.sqrt, len, pickle.dumps, int, Maker, Maker.make, SubMaker.make, dict.fromkeys, cached,
+    numpy.linalg.norm, numpy.sqrt])
 def test_what_can_be_imported_is_pickled_once(cache, func):
     functions = {cache.get(func).id for _ in range(3)}
     assert len(functions) == 1
-    assert cache.pickled == 1
     assert len(cache.get(func).payload) < 200  # no more than a name
+
+
+def test_what_only_has_the_name_of_something_that_can_be_imported(cache):
+    names = script("def f(): return g()")
+    names["g"] = counted
+    counted.count = 0
+    assert (cache.calls(counted), cache.calls(names["f"])) == (0, 0)
+    counted.count = 1
+    assert (cache.calls(counted), cache.calls(names["f"])) == (1, 1)
 
 
 def test_names(cache):
@@ -179,6 +230,30 @@ def test_a_closure_variable_that_is_rebound_is_seen(cache):
     assert cache.calls(f) == 2
     assert cache.calls(f) == 2
     assert cache.pickled == 2
+
+
+def test_a_change_while_it_is_pickled_is_seen(cache):
+    names = script("K = 1\ndef f(): return K")
+    dumps = cache._dumps
+
+    def change_after(func, segments):
+        data = dumps(func, segments)
+        names["K"] = 2
+        return data
+
+    cache.cache._dumps = change_after
+    assert cache.calls(names["f"]) == 1
+    assert cache.calls(names["f"]) == 2
+
+
+def test_which_functions_take_a_lane(cache):
+    """Those that are likely to be called again: a lane keeps what it was given for a while."""
+    large = "x" * 100_000
+    assert cache.get(importable).takes_lane
+    assert cache.get(script("def f(): return 1")["f"]).takes_lane
+    assert not cache.get(lambda: large).takes_lane
+    assert not cache.get(Adder(1)).takes_lane
+    assert not cache.get(script("K = []\ndef f(): return K")["f"]).takes_lane
 
 
 def test_an_empty_cell(cache):
