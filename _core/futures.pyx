@@ -351,7 +351,8 @@ cdef class ConcurrentTask(Task):
 
     cdef int drop(self) except -1:
         self._release()
-        self.cancel()
+        if not self.cancel():
+            self._stop_running()  # it was on a worker before, and came back
         return 0
 
     cdef int cancelled_remotely(self) except -1:
@@ -391,6 +392,16 @@ cdef class ConcurrentTask(Task):
         if function is None or not (
                 function.is_async or self.limits is not None and self.limits.grace >= 0):
             return False
+        if not self._stop_running():
+            return False
+        try:
+            function.table.inbox.put(self._cancel_on_worker)
+        except RuntimeError:  # the pool's loop is closed, and with it the worker is gone
+            pass
+        return True
+
+    cdef bint _stop_running(self) except -1:
+        """From running to cancelled, which concurrent.futures doesn't know: whether it was so."""
         with self._condition:
             if self._state is not RUNNING:
                 return False
@@ -400,10 +411,6 @@ cdef class ConcurrentTask(Task):
             self._condition.notify_all()
         self._invoke_callbacks()
         self.leave_room()
-        try:
-            function.table.inbox.put(self._cancel_on_worker)
-        except RuntimeError:  # the pool's loop is closed, and with it the worker is gone
-            pass
         return True
 
     def _cancel_on_worker(self):

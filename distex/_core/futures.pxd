@@ -41,6 +41,7 @@ cdef class ConcurrentTask(Task):
     cdef object callbacks
 
     cdef int _release(self) except -1
+    cdef bint _stop_running(self) except -1
 
 
 cdef class ChunkTask(Task):

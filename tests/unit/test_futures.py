@@ -8,7 +8,20 @@ import gc
 import threading
 
 import pytest
-from peers import CALL, CANCEL, CHUNK, FUNCTION, MS, PART, RESULT, SPREAD, Pool, Worker, codec
+from peers import (
+    CALL,
+    CANCEL,
+    CHUNK,
+    FUNCTION,
+    MS,
+    PART,
+    RESULT,
+    RETURNED,
+    SPREAD,
+    Pool,
+    Worker,
+    codec,
+)
 from reference.framing import Frame
 
 from distex._core.caller import Caller
@@ -320,6 +333,35 @@ def test_a_future_is_one_of_the_standard_library():
         assert future.exception() is None
         with pytest.raises(concurrent.futures.InvalidStateError):
             future.set_result(1)
+
+
+def lose_worker(pool, id):
+    pool.workers[0].link.lose(0, lambda task: AssertionError("it had not started"))
+
+
+def give_back(pool, id):
+    pool.workers[0].link.retire()
+    pool.workers[0].says(Frame(RETURNED, id=id, body=bytes(8)))
+
+
+@pytest.mark.parametrize("come_back", [lose_worker, give_back])
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_what_came_back_from_a_worker_can_be_cancelled_by_the_pool(come_back, looked_at):
+    """It counts as running, which a standard future can't be cancelled from."""
+    with Pool(qsize=4) as pool:
+        futures = [make_future(pool, i) for i in range(2)]
+        called = []
+        if looked_at:
+            for future in futures:
+                future.add_done_callback(called.append)
+        (_, (id, _)) = pool.workers[0].calls()
+        come_back(pool, id)
+        pool.dispatcher.cancel_queued()
+        assert futures[1].cancelled()
+        with pytest.raises(concurrent.futures.CancelledError):
+            futures[1].result(0)
+        assert called[-1:] == [futures[1]] * looked_at
+        assert not pool.dispatcher.outstanding or come_back is give_back
 
 
 @pytest.mark.parametrize("looked_at", [True, False])
