@@ -6,7 +6,6 @@ A context variable is known by the module that it is a global of; one that is no
 stays behind. Those of ``__main__`` have a twin in each worker.
 """
 
-import contextlib
 import contextvars
 import copyreg
 import functools
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from distex._core.caller import Caller
 
@@ -34,7 +33,8 @@ class Snapshot(NamedTuple):
 
 _places: dict[Variable, Place | None] = {}  # variables live for ever as a rule
 _twins: dict[str, Variable] = {}  # of variables of __main__, by the name of the global
-_carried: "WeakKeyDictionary[Callable[..., Any], Callable[..., Any]]" = WeakKeyDictionary()
+# what carried() gave, by the id of its function, for as long as somebody keeps it: a FunctionCache
+_carried: "WeakValueDictionary[int, Callable[..., Any]]" = WeakValueDictionary()
 
 
 def _find(variable: Variable) -> Place | None:
@@ -83,14 +83,9 @@ def snapshot() -> Snapshot:
 
 def carried(func: Callable[..., Any]) -> Callable[..., Any]:
     """The function to call in a worker, with a snapshot as its first argument."""
-    try:
-        made = _carried.get(func)
-    except TypeError:  # neither to be hashed nor to be referred to weakly
-        return _carry(func)
+    made = _carried.get(id(func))  # it refers to the function, so the id is still its own
     if made is None:
-        made = _carry(func)
-        with contextlib.suppress(TypeError):
-            _carried[func] = made
+        made = _carried[id(func)] = _carry(func)
     return made
 
 

@@ -4,6 +4,7 @@ that are under way."""
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -436,6 +437,18 @@ def test_context_variables_travel_on_request(pool):
         assert pool.run(tasks.request_here) == "none"
     finally:
         tasks.request.reset(token)
+
+
+def test_a_function_that_takes_its_context_along_is_let_go_of(make_pool):
+    def func():
+        return 1
+
+    reference = weakref.ref(func)
+    with make_pool(1) as pool:
+        assert pool.options(context=True).run(func) == 1
+    del func
+    gc.collect()
+    assert reference() is None
 
 
 def test_a_task_does_not_change_the_context_of_others(make_pool):

@@ -86,6 +86,15 @@ def maps():
     idle()
 
 
+def fleeting_functions():
+    """Each is kept for a while, as it may be called again."""
+    x = 1
+    for calls in pool, pool.options(context=True), pool.options(timeout=60):
+        futures = [calls.submit(lambda: x) for _ in range(10)]
+        assert [future.result() for future in futures] == [1] * 10
+    idle()
+
+
 def lost_workers():
     futures = [pool.submit(identity, x) for x in range(50)]
     for pid in pool.run_on_all(os.getpid):
@@ -102,7 +111,7 @@ def lost_workers():
 
 
 for step, rounds in [(tasks, 1000), (exceptions, 400), (cancellations, 400), (asynchronous, 200),
-                     (maps, 200), (lost_workers, 100)]:
+                     (maps, 200), (fleeting_functions, 200), (lost_workers, 100)]:
     must_stay_flat(step, rounds=rounds)
 
 
