@@ -144,12 +144,12 @@ cdef class Caller:
         # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
         # and those are dropped at its end; see _set().
         PyObject_GC_UnTrack(<void*>task)
-        self._submit(task)
+        self._submit(task, task.inbox is None)
         return task
 
-    cdef int _submit(self, Task task) except -1:
+    cdef int _submit(self, Task task, bint at_home=False) except -1:
         try:
-            return self.dispatcher.submit(task)
+            return self.dispatcher.add(task) if at_home else self.dispatcher.submit(task)
         except BaseException:
             task.leave_room()
             raise

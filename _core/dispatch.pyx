@@ -775,8 +775,8 @@ cdef class Dispatcher:
             self.spinning = False
 
     def on_home_thread(self):
-        """Whether the caller is on the thread of the pool's loop."""
-        return PyThread_get_thread_ident() == self.thread
+        """Whether the caller is on the thread of the pool's loop, which has not been closed."""
+        return PyThread_get_thread_ident() == self.thread and not self.loop.is_closed()
 
     def connect(self, FrameWriter out, worker, bint is_local=True):
         """Take a worker in; the handler for its frames."""
@@ -813,9 +813,14 @@ cdef class Dispatcher:
 
     cpdef int submit(self, Task task) except -1:
         """Have a task done, from any thread. Raises RuntimeError if the pool's loop is closed."""
-        if PyThread_get_thread_ident() == self.thread:
+        if PyThread_get_thread_ident() == self.thread and not self.loop.is_closed():
             return self.add(task)
-        return self.inbox.put(task)
+        try:
+            return self.inbox.put(task)
+        except RuntimeError:
+            raise RuntimeError(
+                "the event loop that ran this pool is closed: make another pool, and shut it down "
+                "before its loop ends, as 'async with' does") from None
 
     def _receive(self, item):
         if isinstance(item, Task):

@@ -153,7 +153,10 @@ cdef class AsyncTask(Task):
             if self.inbox is None:
                 self._cancel_on_worker()
             else:
-                function.table.inbox.put(self._cancel_on_worker)
+                try:
+                    function.table.inbox.put(self._cancel_on_worker)
+                except RuntimeError:  # the pool's loop is closed, and with it the worker is gone
+                    pass
         return True
 
     def _cancel_on_worker(self):
@@ -428,7 +431,8 @@ cdef class ConcurrentTask(Task):
     def _check_thread(self):
         function = self.function
         if ((self._state is PENDING or self._state is RUNNING) and function is not None
-                and PyThread_get_thread_ident() == (<Function>function).table.thread):
+                and PyThread_get_thread_ident() == (<Function>function).table.thread
+                and not (<Function>function).table.inbox.loop.is_closed()):
             raise RuntimeError(
                 "waiting here would block the event loop that runs this pool: "
                 "await run_async(), or asyncio.wrap_future() of this future")

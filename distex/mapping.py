@@ -15,7 +15,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -171,8 +171,6 @@ class Window:
         self.exhausted = True
         self._queue.clear()
         chunks, self._live = self._live, set()
-        for chunk in list(chunks):
-            chunks.update(_successors(chunk))
         dispatcher = self._pool.dispatcher
         if dispatcher.on_home_thread():
             _cancel_all(chunks)
@@ -181,15 +179,10 @@ class Window:
                 dispatcher.inbox.put(lambda: _cancel_all(chunks))
 
 
-def _successors(chunk: ChunkTask) -> Iterator[ChunkTask]:
-    for successor in chunk.successors or ():
-        yield successor
-        yield from _successors(successor)
-
-
-def _cancel_all(chunks: set[ChunkTask]) -> None:
+def _cancel_all(chunks: Iterable[ChunkTask]) -> None:
     for chunk in chunks:
         chunk.cancel()
+        _cancel_all(chunk.successors or ())  # known on this thread alone: it may be split just now
 
 
 @dataclass(frozen=True)

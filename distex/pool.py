@@ -8,7 +8,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -51,8 +51,13 @@ class _Home:
         self.supervisor = supervisor
         self.thread = thread
         self.pid = os.getpid()
+        self._sentinel: AsyncGenerator[None, None] | None = None
         if thread is not None:
             thread.on_closed = supervisor.dispatcher.inbox.close
+        else:
+            self._sentinel = self._end_with_loop()
+            with contextlib.suppress(StopIteration):  # it has come to its yield
+                self._sentinel.__anext__().send(None)
 
     def submit(self, coroutine: Any) -> "concurrent.futures.Future[Any]":
         """Run a coroutine on the pool's loop, from another thread."""
@@ -70,9 +75,36 @@ class _Home:
             return
         self.leave_at_once()
 
-    async def _stop_and_leave(self) -> None:
-        await self.supervisor.stop()
+    async def _end_with_loop(self) -> AsyncGenerator[None, None]:
+        """End the pool if its loop ends before: asyncio.run() closes asynchronous generators then,
+        and in no other way one hears of it."""
+        try:
+            yield
+        finally:
+            # an end that was under way was cancelled with the other tasks of the loop
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.supervisor.stop(drain=False)
+            self.supervisor.abort()
+            _homes.discard(self)
+
+    async def stop(self, drain: bool = True, cancel_queued: bool = False) -> None:
+        """End the pool, see Supervisor.stop()."""
+        await self.supervisor.stop(drain, cancel_queued)
         _homes.discard(self)
+        sentinel, self._sentinel = self._sentinel, None
+        if sentinel is not None:
+            await sentinel.aclose()
+
+    def is_over(self) -> bool:
+        """Whether its loop is closed; what is left of the pool then is ended at once."""
+        if not self.supervisor.loop.is_closed():
+            return False
+        if self in _homes:
+            self.leave_at_once()
+        return True
+
+    async def _stop_and_leave(self) -> None:
+        await self.stop()
         if self.thread is not None:
             self.supervisor.loop.stop()
 
@@ -143,7 +175,8 @@ class Pool(concurrent.futures.Executor):
     """A pool of worker processes, usable from asynchronous and from synchronous code.
 
     In synchronous code the pool runs an event loop in a thread of its own. In asynchronous code it
-    runs on the caller's loop. What is used first decides: ``with``, ``submit``, ``map`` and ``run``
+    runs on the caller's loop, and ends with it at the latest, if the loop is closed as
+    ``asyncio.run`` does it. What is used first decides: ``with``, ``submit``, ``map`` and ``run``
     mean the former, ``async with`` and the ``..._async`` methods the latter; afterwards both kinds
     of methods work, from any thread and any loop.
 
@@ -819,14 +852,17 @@ class Pool(concurrent.futures.Executor):
         home = self._close()
         if home is None:
             return
-        if self.dispatcher.on_home_thread():
+        if home.is_over():
+            pass
+        elif self.dispatcher.on_home_thread():
             self._start_task = home.supervisor.loop.create_task(  # kept alive
                 self._stop(home, drain, cancel_queued, leave=True))
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-            stopping = home.submit(self._stop(home, drain, cancel_queued, leave=not wait))
-            if wait:
-                stopping.result()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed just now: it has ended
+                stopping = home.submit(self._stop(home, drain, cancel_queued, leave=not wait))
+                if wait:
+                    stopping.result()
         if wait and home.thread is not None:
             home.thread.stop()
 
@@ -840,7 +876,7 @@ class Pool(concurrent.futures.Executor):
 
     async def _end_async(self, wait: bool, drain: bool, cancel_queued: bool) -> None:
         home = self._close()
-        if home is None:
+        if home is None or home.is_over():
             return
         stopping = self._stop(home, drain, cancel_queued, leave=True)
         if wait:
@@ -857,8 +893,7 @@ class Pool(concurrent.futures.Executor):
             return self._home
 
     async def _stop(self, home: _Home, drain: bool, cancel_queued: bool, leave: bool) -> None:
-        await home.supervisor.stop(drain, cancel_queued)
-        _homes.discard(home)
+        await home.stop(drain, cancel_queued)
         if self._functions is not None:
             self._functions.clear()
         if leave and home.thread is not None:

@@ -559,6 +559,11 @@ class Supervisor:
 
         return make
 
+    def abort(self) -> None:
+        """End all at once, where an end in good order was cut off."""
+        self.dispatcher.close(self._closed_error(None))
+        self.kill()
+
     def kill(self) -> None:
         """End every process at once, when there is no loop any more to do it in order."""
         for host in self.hosts:

@@ -24,6 +24,6 @@ cdef class Caller:
     cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs)
     cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room)
     cdef ConcurrentTask _make(self)
-    cdef int _submit(self, Task task) except -1
+    cdef int _submit(self, Task task, bint at_home=*) except -1
     cdef object _run(self, object func, tuple args, dict kwargs)
     cdef int _exchange(self, Lane lane, Task task) except -1

@@ -717,6 +717,15 @@ def test_waiting_takes_no_processor_time(make_pool, gate):
         future.result()
 
 
+def test_a_pool_may_be_shut_down_again_from_any_thread(make_pool):
+    """A new thread may have the identity of the one that has run the pool's loop."""
+    with make_pool(1) as pool:
+        pool.run(tasks.nothing)
+    for _ in range(20):
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(pool.shutdown).result(20)
+
+
 def test_the_standard_librarys_shutdown_signature(make_pool):
     with pytest.raises(TypeError):
         make_pool(1, lazy_create=True).shutdown(True, True)

@@ -390,3 +390,59 @@ print(status, pool.run(abs, -3))
 pool.shutdown()
 """, tmp_path)
     assert output == ["1", "refused: True", "refused: True", "refused: True", "2", "0 3"]
+
+
+# --- the loop that the pool runs on ends before it
+
+
+LEFT_OPEN = """
+import asyncio, concurrent.futures, sys, time
+import psutil, uvloop
+from distex import Pool, PoolClosed
+
+def run(main):
+    loop = (asyncio, uvloop)[{number}].new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        if {in_order}:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+async def main():
+    pool = Pool(1)
+    assert await pool.run_async(abs, -1) == 1
+    return pool, pool.submit(time.sleep, 1000)
+
+async def again():
+    async with asyncio.timeout(10):
+        return await pool.run_async(abs, -3)
+
+pool, future = run(main())
+if {in_order}:
+    print(type(future.exception(0)).__name__)
+    assert not psutil.Process().children()
+for use in (lambda: pool.submit(abs, -2).result(10), lambda: pool.run(abs, -2),
+            lambda: list(pool.map(abs, [-2])), lambda: asyncio.run(again())):
+    try:
+        use()
+    except RuntimeError as exc:
+        print(exc)
+pool.shutdown()
+pool.shutdown()
+assert not psutil.Process().children()
+"""
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("number", [0, 1], ids=["asyncio", "uvloop"])
+def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
+    """In order, as asyncio.run() does it, the loop's asynchronous generators are closed first; then
+    the pool ends with it."""
+    output = run_script(LEFT_OPEN.format(number=number, in_order=in_order), tmp_path)
+    if in_order:
+        assert output.pop(0) == "PoolClosed"
+    assert len(output) == 4
+    assert all("event loop that ran this pool is closed" in line for line in output)
