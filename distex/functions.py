@@ -9,7 +9,6 @@ or for every map.
 
 import copyreg
 import inspect
-import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from distex._core.dispatch import Function, FunctionTable
 from distex._core.kept import MISSING, Kept, look_up
 from distex.errors import annotate
 from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
-from distex.serializers import PROTOCOL, Segments, Serializer, by_value
+from distex.serializers import PROTOCOL, Serializer, by_value
 
 # no subclasses: these may have attributes
 _IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range}
@@ -141,8 +140,7 @@ class FunctionCache:
             return kept.function
         # before it is pickled, so that a change in between is seen the next time
         uses = _uses(func) if callable(func) else None
-        by_name = uses == []  # cloudpickle takes some of these by value: classmethods
-        function = self._pickle(func, _dumps_name if by_name else self._dumps)
+        function = self._pickle(func)
         if uses is not None:
             function.takes_lane = (
                 len(function.payload) <= LANE_FUNCTION_BYTES and not function.segments)
@@ -155,13 +153,11 @@ class FunctionCache:
         """Whether pickle makes of it no more than a name that the workers import."""
         return _goes_by_name(func)
 
-    def _pickle(
-        self, func: Callable[..., Any], dumps: Callable[[Any, Segments | None], bytes]
-    ) -> Function:
+    def _pickle(self, func: Callable[..., Any]) -> Function:
         segments: list[Any] = []
         name = function_name(func)
         try:
-            payload = dumps(func, segments)
+            payload = self._dumps(func, segments)
         except Exception as exc:
             annotate(exc, f"raised while the function {name} was being pickled")
             raise
@@ -173,10 +169,6 @@ class FunctionCache:
         """Let go of all functions."""
         with self._lock:
             self.kept.clear()
-
-
-def _dumps_name(func: Callable[..., Any], segments: Segments | None) -> bytes:
-    return pickle.dumps(func, PROTOCOL)
 
 
 def _make_room(cache: dict[Any, Any]) -> None:

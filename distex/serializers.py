@@ -8,10 +8,13 @@ Large buffers, such as the data of an array, go out of band (pickle protocol 5):
 list of segments and sent from where they lie.
 """
 
+import functools
 import importlib
+import io
 import pickle
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, NamedTuple
 
 from distex.options import PickleType
@@ -84,10 +87,27 @@ def _names_by_value(data: bytes) -> bool:
 
 
 def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
+    file = io.BytesIO()
+    _cloud_pickler()(file, PROTOCOL, buffer_callback=_collector(segments)).dump(obj)
+    data = file.getvalue()
+    return data[:2] + FROM_MAIN + data[2:] if b"__main__" in data else data
+
+
+@functools.cache
+def _cloud_pickler() -> Any:
+    """cloudpickle's, but for methods of classes: by themselves these are no globals of a module, so
+    their functions would go by value, each with globals of its own."""
     import cloudpickle
 
-    data: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback=_collector(segments))
-    return data[:2] + FROM_MAIN + data[2:] if b"__main__" in data else data
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is MethodType and isinstance(cls := obj.__self__, type):
+                name = obj.__name__
+                if getattr(cls, name, None) == obj:
+                    return getattr, (cls, name)
+            return super().reducer_override(obj)
+
+    return Pickler
 
 
 def _pickle_loads(data: Any, segments: Segments | None = None) -> Any:

@@ -168,6 +168,49 @@ def test_all_functions_of_a_script_share_their_globals_in_a_worker(tmp_path, dat
         "7 7 7", "7 7", "7 7", "[7, 7]", "[1, 2, 3, 4]", "1 2"]
 
 
+def test_methods_of_imported_classes_use_the_globals_of_their_module(tmp_path):
+    """As what is called, as the initializer, and in what a function of the script refers to."""
+    tmp_path.joinpath("beside.py").write_text("""
+import threading
+
+lock = threading.Lock()  # can't be pickled
+state = "not set"
+
+class Beside:
+    @classmethod
+    def set(cls, value):
+        global state
+        with lock:
+            state = value
+
+class Child(Beside):
+    pass
+
+def get():
+    return state
+""")
+    assert run_script("""
+import beside
+from distex import Pool
+
+def set_both(value, set=beside.Child.set):
+    set(value)
+    return beside.get()
+
+class Mine:
+    @classmethod
+    def name(cls):
+        return cls.__name__
+
+with Pool(1, initializer=beside.Beside.set, initargs=("at first",)) as pool:
+    print(pool.run(beside.get))
+    pool.run(beside.Child.set, "later")
+    print(pool.run(beside.get))
+    print(pool.run(set_both, "in the end"))
+    print(pool.run(Mine.name))
+""", tmp_path) == ["at first", "later", "in the end", "Mine"]
+
+
 def test_a_script_needs_no_main_guard(tmp_path):
     assert run_script(PROGRAM.replace('if __name__ == "__main__":', "if True:"),
                       tmp_path) == EXPECTED

@@ -112,6 +112,7 @@ class SubMaker(Maker):
 def test_what_can_be_imported_is_pickled_once(cache, func):
     functions = {cache.get(func).id for _ in range(3)}
     assert len(functions) == 1
+    assert cache.pickled == 1
     assert len(cache.get(func).payload) < 200  # no more than a name
 
 
