@@ -9,8 +9,6 @@ A bound method of a class that workers import is called as the plain function th
 object in front of the other arguments; so is a partial. Else it would be pickled as another
 function for each call, of which nobody knows how long it takes.
 """
-from cpython.pythread cimport PyThread_get_thread_ident
-
 import functools
 from asyncio import get_running_loop
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
@@ -175,7 +173,7 @@ cdef class Caller:
         self._prepare(task, func, args, kwargs)
         # a lane knows no deadline; and on the thread of the pool's loop waiting raises
         if (task.function.takes_lane and not (self.limits is not None and self.limits.timeout > 0)
-                and PyThread_get_thread_ident() != self.dispatcher.thread):
+                and not self.dispatcher.on_home_thread()):
             link = self.dispatcher.lease(task)
         if link is None:
             self._submit(task)

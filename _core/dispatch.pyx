@@ -774,7 +774,7 @@ cdef class Dispatcher:
         else:
             self.spinning = False
 
-    def on_home_thread(self):
+    cpdef bint on_home_thread(self) except -1:
         """Whether the caller is on the thread of the pool's loop, which has not been closed."""
         return PyThread_get_thread_ident() == self.thread and not self.loop.is_closed()
 
@@ -813,7 +813,7 @@ cdef class Dispatcher:
 
     cpdef int submit(self, Task task) except -1:
         """Have a task done, from any thread. Raises RuntimeError if the pool's loop is closed."""
-        if PyThread_get_thread_ident() == self.thread and not self.loop.is_closed():
+        if self.on_home_thread():
             return self.add(task)
         try:
             return self.inbox.put(task)

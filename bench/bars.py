@@ -69,8 +69,8 @@ def _kinds(m: Medians) -> Iterator[Bar]:
         return m.get("kinds", row, kind, "per_second")
 
     for row in (ASYNC, SUBMIT):
-        for kind in ("of the script", "partial"):
-            yield Bar("kinds", f"{row}: a function {kind} / an imported one",
+        for kind, text in (("of the script", "a function of the script"), ("partial", "a partial")):
+            yield Bar("kinds", f"{row}: {text} / an imported function",
                       _ratio(rate(row, kind), rate(row, "imported")), 0.7, True, "kinds")
         yield Bar("kinds", f"{row}, a bound method / {PPE} submit, the same",
                   _ratio(rate(row, "bound method"), rate(f"{PPE} submit", "bound method")), 8.0,

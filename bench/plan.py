@@ -116,7 +116,7 @@ def _kinds(seconds: float) -> Experiment:
         (*DISTEX, SUBMITTERS[0], Row("loky", "submit")),
         (
             Figure("per_second", "tasks/s, 1,000 in flight", "count", 1),
-            Figure("p50", "one at a time, p50", "seconds"),
+            Figure("p50", "one at a time (distex submit: by run), p50", "seconds"),
         ),
         {kind: {"kind": kind, "in_flight": 1000, "seconds": seconds}
          for kind in ("imported", "of the script", "bound method", "partial")},

@@ -206,5 +206,6 @@ cdef class Dispatcher:
     cdef bint starts(self, Task task, double* now) except -1
     cdef int _set_deadline(self, Task task, Limits limits) except -1
     cdef int expire(self, Task task) except -1
+    cpdef bint on_home_thread(self) except -1
     cpdef int submit(self, Task task) except -1
     cdef int pump(self, WorkerLink hint) except -1
