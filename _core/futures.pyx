@@ -630,6 +630,7 @@ cdef class ChunkTask(Task):
         return self._end(exc)
 
     cdef int drop(self) except -1:
+        self.dropped = True
         return self._end(CancelledError())
 
     cdef int cancelled_remotely(self) except -1:
@@ -659,7 +660,6 @@ cdef class ChunkTask(Task):
         if self.link is not None:
             self.link.cancel(self)
         self.done = True
-        self.cancelled = True
         self.items = None
         self.values = None
         self.notify = None

@@ -10,6 +10,7 @@ none waits for the last of it.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import threading
@@ -43,10 +44,12 @@ class Window:
         spread: whether an item is a tuple of arguments.
         options: the arguments of the map.
         notify: called on the pool's thread when there is something to take.
+        cancelled: what is raised where the pool has cancelled what is next.
     """
 
     def __init__(
-        self, pool: "Pool", function: Function, spread: bool, options: "MapOptions", notify: Notify
+        self, pool: "Pool", function: Function, spread: bool, options: "MapOptions",
+        notify: Notify, cancelled: type[BaseException],
     ) -> None:
         self._pool = pool
         self._function = function
@@ -56,6 +59,7 @@ class Window:
         self._buffersize = options.buffersize
         self._limits = options.limits
         self._notify_caller = notify
+        self._cancelled = cancelled
         self._live: set[ChunkTask] = set()  # chunks whose results have not all been taken
         self._items = 0  # items in them
         # ordered: the live chunks in order; unordered: those that have something to take
@@ -130,7 +134,7 @@ class Window:
         """Values that have come and are next, or None.
 
         Raises:
-            BaseException: what the call raised whose value is next.
+            BaseException: what the call raised whose value is next, or that it was cancelled.
         """
         while (chunk := self._next()) is not None:
             done = chunk.done  # before the values are taken: none is added afterwards
@@ -138,7 +142,7 @@ class Window:
             if done and (values is None or chunk.error is None):
                 self._retire(chunk)
                 if chunk.error is not None:
-                    raise chunk.error
+                    raise self._cancelled() if chunk.dropped else chunk.error
             elif done and not self._ordered:
                 self._queue.append(chunk)  # the values first, its error after them
             if values is not None:
@@ -257,7 +261,8 @@ def map_sync(
         if not news.is_set():  # to set it is dear
             news.set()
 
-    window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
+    window = Window(pool, function, options.star or len(iterables) > 1, options, notify,
+                    concurrent.futures.CancelledError)
     window.fill(items)
 
     def batches() -> Iterator[list[Any]]:
@@ -300,7 +305,8 @@ async def map_batches(
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 inbox.put(chunk)
 
-    window = Window(pool, function, options.star or len(iterables) > 1, options, notify)
+    window = Window(pool, function, options.star or len(iterables) > 1, options, notify,
+                    asyncio.CancelledError)
     feeder = None
     items: Iterator[Any] = iter(())
     if has_async(iterables):

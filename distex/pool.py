@@ -775,7 +775,8 @@ class Pool(concurrent.futures.Executor):
             RuntimeError: the pool was shut down.
 
         The iterator raises what a call raised in the place of its result, and ends; TimeoutError;
-        and what the iterables raise, behind the results for what they had given before.
+        ``concurrent.futures.CancelledError`` where the pool was shut down with cancel_futures; and
+        what the iterables raise, behind the results for what they had given before.
         """
         return self.start_map(func, iterables, mapping.map_options(
             iterables, timeout=timeout, chunksize=chunksize, ordered=ordered, star=star,

@@ -53,7 +53,8 @@ cdef class ChunkTask(Task):
     cdef list values
     cdef readonly object error
     cdef readonly bint done
-    cdef readonly bint cancelled
+    # the pool has cancelled it, which asyncio and concurrent.futures have an exception each for
+    cdef readonly bint dropped
     cdef object tail_error
     # how many values have come; how many calls had taken how long when that was last looked at, and
     # what one of the latest took

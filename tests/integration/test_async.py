@@ -3,6 +3,7 @@ pool's; maps over asynchronous input; both faces at once, from any loop and any 
 
 import asyncio
 import concurrent.futures
+import itertools
 import threading
 
 import pytest
@@ -500,4 +501,21 @@ async def test_shutdown_async_can_cancel_what_waits(make_pool, gate):
     gate.open()
     await stopping
     assert calls[0].result() == 0
+    assert gate.arrived() == 1
+
+
+async def test_shutdown_async_can_cancel_a_map(make_pool, gate):
+    pool = make_pool(1, qsize=1)
+    await pool.create()
+    queue = pool.dispatcher.queue
+    results = pool.map_async(tasks.pass_gate, itertools.repeat(gate.path), range(10))
+    first = asyncio.create_task(anext(results))
+    await gate.wait_for_async(1)
+    stopping = asyncio.create_task(pool.shutdown_async(cancel_futures=True))
+    await wait_until_async(lambda: not queue)
+    gate.open()
+    assert await first == 0
+    with pytest.raises(asyncio.CancelledError):
+        await anext(results)
+    await stopping
     assert gate.arrived() == 1

@@ -4,6 +4,7 @@ ProcessPoolExecutor."""
 import asyncio
 import concurrent.futures
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -485,6 +486,22 @@ def test_shutdown_can_cancel_pending_tasks(make_pool, gate):
     gate.open()
     pool.shutdown()
     assert futures[0].result(20) == 0
+    assert gate.arrived() == 1
+
+
+def test_shutdown_can_cancel_a_map(make_pool, gate):
+    """With the exception that code with futures expects, not the one of asyncio."""
+    pool = make_pool(1, qsize=1)
+    results = pool.map(tasks.pass_gate, itertools.repeat(gate.path), range(20))
+    gate.wait_for(1)
+    queue = pool.dispatcher.queue
+    pool.shutdown(wait=False, cancel_futures=True)
+    wait_until(lambda: not queue)
+    gate.open()
+    assert next(results) == 0
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
+    assert list(results) == []
     assert gate.arrived() == 1
 
 
