@@ -58,12 +58,12 @@ cdef extern from *:
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
     AHEAD_NS = 2_000_000
-    # tasks of less than this are packed onto one worker while it has less than PACK_NS to do, or
+    # tasks of less than this are packed onto one worker until it has got PACK_NS of them, or
     # FAR_PACK_NS on another machine: to wake another one costs more than to wait
     TINY_NS = 25_000
     PACK_NS = 60_000
     FAR_PACK_NS = 400_000
-    # how many links are looked at when none is idle
+    # how many busy links are looked at for the one with the least to do
     SCAN_LINKS = 32
     SLOT_BITS = 16
     SLOT_COUNT = 1 << 16
@@ -369,6 +369,26 @@ cdef class Task:
         return self.function.name
 
 
+cdef class Machine:
+    """What the workers of one host share: its CPUs. More of them than it has CPUs may be there, to
+    wait for something or to sleep, but where tasks are tiny, those beyond would only be woken to
+    wait for a CPU.
+
+    Args:
+        is_local: whether it is this one.
+        cpus: that the workers may use; 0: not known.
+    """
+
+    def __init__(self, bint is_local=True, Py_ssize_t cpus=0):
+        self.is_local = is_local
+        self.cpus = cpus
+        self.pack_ns = PACK_NS if is_local else FAR_PACK_NS
+
+    cdef bint is_crowded(self):
+        """Whether each CPU has a worker that is busy."""
+        return 0 < self.cpus <= self.busy
+
+
 cdef class WorkerLink(FrameHandler):
     """The pool's end of one worker: the tasks it has, and what it was told.
 
@@ -376,12 +396,14 @@ cdef class WorkerLink(FrameHandler):
         dispatcher: whose worker it is.
         out: where frames for the worker are written.
         worker: whatever describes the worker in errors.
+        machine: where it runs.
     """
 
-    def __init__(self, Dispatcher dispatcher, FrameWriter out, worker):
+    def __init__(self, Dispatcher dispatcher, FrameWriter out, worker, Machine machine):
         self.dispatcher = dispatcher
         self.out = out
         self.worker = worker
+        self.machine = machine
         self.slots = []
         self.free_slots = []
         self.known = {}
@@ -396,6 +418,31 @@ cdef class WorkerLink(FrameHandler):
             return True
         return (cost_ns > 0 and self.load_ns + cost_ns <= AHEAD_NS
                 and self.dispatcher.qsize > 1 and self.in_flight < SLOT_COUNT - 1)
+
+    cdef int _enter_busy(self) except -1:
+        """It had nothing to do, and gets something."""
+        busy = self.dispatcher.busy
+        self.place = len(busy)
+        busy.append(self)
+        self.machine.busy += 1
+        return 0
+
+    cdef int _leave_busy(self) except -1:
+        """It has nothing to do any more, or is lost."""
+        busy = self.dispatcher.busy
+        cdef WorkerLink last = busy.pop()
+        if last is not self:
+            busy[self.place] = last
+            last.place = self.place
+        self.machine.busy -= 1
+        return 0
+
+    cdef int _list_idle(self) except -1:
+        """It may be given something to do."""
+        if not self.idle_listed and not self.lost:
+            self.idle_listed = True
+            self.dispatcher.idle.append(self)
+        return 0
 
     cdef int send(self, Task task) except -1:
         """Write the task to the worker, or fail it if its arguments can't be written."""
@@ -442,6 +489,8 @@ cdef class WorkerLink(FrameHandler):
         # what follows in the same tick of the loop travels together, but need not keep it waiting:
         # that takes one turn of the loop less for a task that comes alone, 1 of 18 us
         out.urgent = self.in_flight == 0
+        if self.in_flight == 0:
+            self._enter_busy()
         self.in_flight += 1
         dispatcher.in_flight += 1
         if self.budget > 0:
@@ -501,13 +550,12 @@ cdef class WorkerLink(FrameHandler):
         self.dispatcher.in_flight -= 1
         task.link = None
         if self.in_flight == 0:
+            self._leave_busy()
             self.recalled = False
             self.load_ns = 0  # and whatever rounding has left there
             # without work it keeps no function alive
             self.latest = None
-            if not self.idle_listed and not self.lost:
-                self.idle_listed = True
-                self.dispatcher.idle.append(self)
+            self._list_idle()
         return 0
 
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
@@ -604,6 +652,8 @@ cdef class WorkerLink(FrameHandler):
     def writable(self):
         """The worker takes data again."""
         self.dispatcher.full = False
+        if self.in_flight == 0:  # nobody would look at it
+            self._list_idle()
         self.dispatcher.pump(self)
 
     def disconnected(self, exc):
@@ -679,7 +729,9 @@ cdef class WorkerLink(FrameHandler):
         self.slots = []
         self.latest = None
         dispatcher.in_flight -= self.in_flight
-        self.in_flight = 0
+        if self.in_flight:
+            self._leave_busy()
+            self.in_flight = 0
         move = []
         if self.lane_task is None:
             self.lane = None
@@ -728,6 +780,7 @@ cdef class Dispatcher:
         self.functions = FunctionTable(self.inbox)
         self.links = []
         self.idle = []
+        self.busy = []
         self.queue = deque()
         self.timed = set()
 
@@ -778,14 +831,12 @@ cdef class Dispatcher:
         """Whether the caller is on the thread of the pool's loop, which has not been closed."""
         return PyThread_get_thread_ident() == self.thread and not self.loop.is_closed()
 
-    def connect(self, FrameWriter out, worker, bint is_local=True):
+    def connect(self, FrameWriter out, worker, Machine machine):
         """Take a worker in; the handler for its frames."""
-        link = WorkerLink(self, out, worker)
-        link.lane_wanted = not is_local  # others can't have one
-        link.pack_ns = PACK_NS if is_local else FAR_PACK_NS
+        link = WorkerLink(self, out, worker, machine)
+        link.lane_wanted = not machine.is_local  # others can't have one
         self.links.append(link)
-        link.idle_listed = True
-        self.idle.append(link)
+        link._list_idle()
         self.full = False
         self.pump(link)
         return link
@@ -905,6 +956,7 @@ cdef class Dispatcher:
             if link.in_flight == 0 and not link.lost and not link.retiring and link.budget:
                 if link.lane is not None and link.lane_task is None:
                     link.lane_task = task
+                    link._enter_busy()
                     link.in_flight = 1
                     self.in_flight += 1
                     if link.budget > 0:
@@ -923,11 +975,10 @@ cdef class Dispatcher:
             link.lane = None
         else:
             link.in_flight -= 1
+            link._leave_busy()
             link.tasks_done += 1
             self.in_flight -= 1
-            if not link.idle_listed:
-                link.idle_listed = True
-                self.idle.append(link)
+            link._list_idle()
             if link.on_retired is not None:
                 self.inbox.put(link._look_retired)
         if len(self.queue) or self.on_drained is not None:
@@ -963,33 +1014,44 @@ cdef class Dispatcher:
             callback()
         return 0
 
-    cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
-        """The worker that should do a task of this cost (0: not known), or None: wait."""
-        cdef WorkerLink link, best
-        cdef Py_ssize_t _i, n
-        if 0 < cost_ns < TINY_NS:
-            link = self.packing
-            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= link.pack_ns
-                    and link.has_room(cost_ns)):
-                return link
+    cdef WorkerLink _next_idle(self, double cost_ns):
+        """The worker without work that had some last, or None."""
+        cdef WorkerLink link
         while self.idle:
             link = self.idle[len(self.idle) - 1]
             if link.in_flight == 0 and link.has_room(cost_ns):
-                self.packing = link
                 return link
             link.idle_listed = False
             self.idle.pop()
-        best = None
-        if hint is not None and hint.has_room(cost_ns):
-            best = hint
-        n = len(self.links)
-        for _i in range(min(n, SCAN_LINKS)):
-            self.cursor += 1
-            if self.cursor >= n:
-                self.cursor = 0
-            link = self.links[self.cursor]
-            if link.has_room(cost_ns) and (best is None or link.load_ns < best.load_ns):
-                best = link
+        return None
+
+    cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
+        """The worker that should do a task of this cost (0: not known), or None: wait."""
+        cdef WorkerLink link, idle, best = None
+        cdef Py_ssize_t _i, n
+        cdef bint tiny = 0 < cost_ns < TINY_NS
+        if tiny:
+            link = self.packing
+            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= self.packed_ns
+                    and link.has_room(cost_ns)):
+                return link
+        idle = self._next_idle(cost_ns)
+        if idle is not None and not (tiny and idle.machine.is_crowded()):
+            best = idle
+        else:
+            if hint is not None and hint.has_room(cost_ns):
+                best = hint
+            n = len(self.busy)
+            for _i in range(min(n, SCAN_LINKS)):
+                self.cursor += 1
+                if self.cursor >= n:
+                    self.cursor = 0
+                link = self.busy[self.cursor]
+                if link.has_room(cost_ns) and (best is None or link.load_ns < best.load_ns):
+                    best = link
+            if best is None:
+                best = idle
         if best is not None:
             self.packing = best
+            self.packed_ns = best.load_ns + best.machine.pack_ns
         return best

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from distex import messages
-from distex._core.dispatch import WorkerLink
+from distex._core.dispatch import Machine, WorkerLink
 from distex.launch.stream import Launcher, Nanny
 from distex.nanny import resident_bytes
 
@@ -76,7 +76,6 @@ class HostRecord:
     launcher: Launcher | None  # None: the nanny came by itself, and is not started anew
     nanny: Nanny | None = None
     name: str = ""
-    is_local: bool = False
     serves: bool = False  # the nanny has said what it is
     settled: bool = False  # all its workers were ready once
     leaving: bool = False  # it is being removed
@@ -87,14 +86,20 @@ class HostRecord:
     workers: dict[int, "WorkerRecord"] = field(default_factory=dict)
     adding: "asyncio.Task[str] | None" = None  # it is being added to a pool that runs
     replacing: "asyncio.Task[None] | None" = None  # the nanny is being started anew
+    machine: Machine = field(init=False)
     removed: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
+        self.machine = Machine(self.launcher is not None and self.launcher.is_local)
         if self.launcher is not None:
             self.name = self.launcher.host
-            self.is_local = self.launcher.is_local
             self.wanted = self.launcher.num_workers
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine."""
+        return self.machine.is_local
 
     @property
     def staying(self) -> list["WorkerRecord"]:

@@ -243,7 +243,7 @@ class Supervisor:
             return
         record.ready = True
         record.host.deaths_in_series = 0
-        record.link = self.dispatcher.connect(record.connection, record, record.host.is_local)
+        record.link = self.dispatcher.connect(record.connection, record, record.host.machine)
         record.connection.handler = record.link
         if self.settings.spin and record.host.is_local:
             record.connection.enable_polling()
@@ -288,6 +288,7 @@ class Supervisor:
             if refusal is not None:
                 self._host_failed(host, refusal)
                 return
+            host.machine.cpus = message.cpus
             if host.wanted is None:
                 host.wanted = message.cpus
             if host.launcher is None:

@@ -116,10 +116,23 @@ cdef class Task:
     cdef int leave_room(self) except -1
 
 
+cdef class Machine:
+    cdef readonly bint is_local
+    # that the workers may use; 0: not known
+    cdef public Py_ssize_t cpus
+    # links that have something to do
+    cdef Py_ssize_t busy
+    # tiny tasks that one worker gets before the next gets any
+    cdef double pack_ns
+
+    cdef bint is_crowded(self)
+
+
 cdef class WorkerLink(FrameHandler):
     cdef readonly Dispatcher dispatcher
     cdef FrameWriter out
     cdef readonly object worker
+    cdef Machine machine
     # tasks on the worker, by slot; free slots
     cdef list slots
     cdef list free_slots
@@ -131,7 +144,9 @@ cdef class WorkerLink(FrameHandler):
     # functions that the worker has: by id, the list of all links that have it
     cdef dict known
     cdef Function latest
+    # whether it is among the idle; where it is among the busy
     cdef bint idle_listed
+    cdef Py_ssize_t place
     cdef readonly bint lost
     cdef readonly bint retiring
     # told once it is retiring and has nothing left to do
@@ -142,13 +157,14 @@ cdef class WorkerLink(FrameHandler):
     cdef public object lane
     cdef bint lane_wanted
     cdef Task lane_task
-    # what it may have to do while tiny tasks are still packed onto it
-    cdef double pack_ns
     # asked to give back what it has not started; what it gave back in the present batch
     cdef bint recalled
     cdef list returned
 
     cdef bint has_room(self, double cost_ns)
+    cdef int _enter_busy(self) except -1
+    cdef int _leave_busy(self) except -1
+    cdef int _list_idle(self) except -1
     cdef int send(self, Task task) except -1
     cdef int spend(self, uint32_t calls) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task) except -1
@@ -172,9 +188,12 @@ cdef class Dispatcher:
     cdef readonly object queue
     # links without work, most recently used last; may hold some that have found work since
     cdef list idle
-    # the link that tiny tasks are being packed onto
-    cdef WorkerLink packing
+    # links with work, in no order; where the last look at some of them ended
+    cdef list busy
     cdef Py_ssize_t cursor
+    # the link that tiny tasks are being packed onto, until it has that much to do
+    cdef WorkerLink packing
+    cdef double packed_ns
     # no link had room at the last look, and none has answered since
     cdef bint full
     # told when nothing is queued nor on a worker
@@ -201,6 +220,7 @@ cdef class Dispatcher:
     cdef double _cost(self, Task task)
     cdef WorkerLink lease(self, Task task)
     cdef int release(self, WorkerLink link) except -1
+    cdef WorkerLink _next_idle(self, double cost_ns)
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
     cdef bint starts(self, Task task, double* now) except -1

@@ -9,7 +9,7 @@ from reference.framing import Frame, decode, encode
 
 from distex import serializers
 from distex._core.codec import Codec
-from distex._core.dispatch import Dispatcher, Function
+from distex._core.dispatch import Dispatcher, Function, Machine
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameReader
 from distex._core.futures import AsyncTask, ChunkTask
 from distex._core.protocol import Connection
@@ -78,13 +78,13 @@ class Transport:
 class Worker:
     """A worker that the dispatcher believes to have; it does what the test says."""
 
-    def __init__(self, dispatcher, name="worker", is_local=True):
+    def __init__(self, dispatcher, name="worker", machine=None):
         self.name = name
         self.gone = None
         self.transport = Transport()
         self.connection = Connection(dispatcher.loop, None, DEFAULT_LIMIT_BYTES)
         self.connection.handler = self.link = dispatcher.connect(
-            self.connection, self, is_local)
+            self.connection, self, machine or Machine())
         self.connection.connection_made(self.transport)
 
     def __str__(self):
@@ -125,11 +125,12 @@ class Worker:
 class Pool:
     """A dispatcher on a loop of its own, and the tasks and workers for it."""
 
-    def __init__(self, qsize=2, workers=1, local=True):
+    def __init__(self, qsize=2, workers=1, local=True, cpus=0):
         self.loop = asyncio.new_event_loop()
         self.dispatcher = Dispatcher(self.loop, codec, qsize)
+        machine = Machine(local, cpus)
         self.workers = [
-            Worker(self.dispatcher, f"worker {i}", local) for i in range(workers)]
+            Worker(self.dispatcher, f"worker {i}", machine) for i in range(workers)]
         self.function = self.make_function("function")
 
     def __enter__(self):

@@ -26,6 +26,7 @@ from peers import (
 )
 from reference.framing import Frame
 
+from distex._core.dispatch import Machine
 from distex.errors import ProtocolError, RemoteTraceback
 
 
@@ -253,6 +254,46 @@ def test_more_of_them_are_packed_where_it_costs_more_to_wake_another(local, busy
         assert sum(bool(worker.calls()) for worker in pool.workers) == busy
 
 
+@pytest.mark.parametrize(("count", "busy"), [(1000, 2), (9000, 5)])
+def test_tiny_tasks_do_not_wake_more_workers_than_there_are_cpus(count, busy):
+    """Unless those have got as much as a worker may be sent ahead, which is 2 ms."""
+    with Pool(qsize=2, workers=20, cpus=2) as pool:
+        pool.learn(1 * US)
+        for i in range(count):
+            pool.submit(i)
+        calls = {worker: worker.calls() for worker in pool.workers}
+        counts = sorted(map(len, calls.values()))
+        assert sum(counts) == count
+        assert counts[:-busy] == [0] * (20 - busy)
+        assert counts[-busy] > 400
+        # one that is done gets the next, and not one that would have to be woken
+        done = next(worker for worker in pool.workers if calls[worker])
+        for id, _ in calls[done]:
+            done.answers(id, ns=1 * US)
+        pool.submit("next")
+        assert [args for _, args in done.calls()] == [("next",)]
+
+
+@pytest.mark.parametrize("ns", [0, 100 * US])
+def test_tasks_that_are_not_tiny_may_have_more_workers_than_there_are_cpus(ns):
+    """They may wait for something, or sleep."""
+    with Pool(qsize=2, workers=20, cpus=2) as pool:
+        if ns:
+            pool.learn(ns)
+        for i in range(20):
+            pool.submit(i)
+        assert [len(worker.calls()) for worker in pool.workers] == [1] * 20
+
+
+def test_workers_of_another_machine_have_cpus_of_their_own():
+    with Pool(qsize=2, workers=2, cpus=2) as pool:
+        pool.workers.append(Worker(pool.dispatcher, "far", Machine(is_local=False, cpus=1)))
+        pool.learn(1 * US)
+        for i in range(1000):
+            pool.submit(i)
+        assert all(worker.calls() for worker in pool.workers)
+
+
 def test_tasks_that_are_not_tiny_are_spread():
     with Pool(qsize=4, workers=4) as pool:
         pool.learn(100 * US)
@@ -299,6 +340,17 @@ def test_a_congested_worker_gets_nothing():
         assert not other.calls()
         slow_reader.connection.resume_writing()
         assert [args for _, args in slow_reader.calls()] == [("later",)]
+
+
+def test_a_worker_that_was_congested_while_it_had_nothing_to_do_is_not_forgotten():
+    with Pool(qsize=1, workers=2) as pool:
+        busy, congested = pool.workers
+        congested.connection.pause_writing()
+        pool.submit("first")
+        assert [args for _, args in busy.calls()] == [("first",)]
+        congested.connection.resume_writing()
+        pool.submit("second")
+        assert [args for _, args in congested.calls()] == [("second",)]
 
 
 def test_a_retiring_worker_gets_nothing_more_and_ends_what_it_has():
