@@ -173,7 +173,8 @@ cdef class Function:
         if self.table is not None:
             try:
                 self.table.inbox.put((self.id, self.links))
-            except RuntimeError:  # the loop is closed, and with it the workers are gone
+            # the loop is closed, and with it the workers are gone; or the interpreter is, half
+            except Exception:
                 pass
 
     cdef int measured(self, double ns, uint32_t calls) except -1:

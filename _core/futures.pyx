@@ -66,11 +66,14 @@ cdef class AsyncTask(Task):
 
     def __del__(self):
         if self.state == FAILED and self.unseen:
-            self.loop.call_exception_handler({
-                "message": "the exception of a distex task was never retrieved",
-                "exception": self.value,
-                "future": self,
-            })
+            try:
+                self.loop.call_exception_handler({
+                    "message": "the exception of a distex task was never retrieved",
+                    "exception": self.value,
+                    "future": self,
+                })
+            except Exception:  # the interpreter is half gone
+                pass
 
     def __repr__(self):
         names = ("pending", "pending", "finished", "failed", "cancelled")

@@ -22,7 +22,7 @@ from distex.calls import Calls, CancelRunning, TaskOptions
 from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, check_may_block, run_on
-from distex.failures import WorkerLost
+from distex.failures import PoolStartError, WorkerLost
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
@@ -81,6 +81,7 @@ class _Home:
         try:
             yield
         finally:
+            self._sentinel = None
             # an end that was under way was cancelled with the other tasks of the loop
             with contextlib.suppress(asyncio.CancelledError):
                 await self.supervisor.stop(drain=False)
@@ -431,9 +432,9 @@ class Pool(concurrent.futures.Executor):
         except TimeoutError:
             waiting.cancel()
             return False
-        except BaseException:
+        except BaseException:  # PoolStartError, or KeyboardInterrupt
             if self._home.thread is not None:
-                self.shutdown()
+                self.kill()
             raise
         return True
 
@@ -910,8 +911,11 @@ class Pool(concurrent.futures.Executor):
         self.shutdown()
 
     async def __aenter__(self) -> "Pool":
-        await self.create()
-        return self
+        try:
+            return await self.create()
+        except asyncio.CancelledError:  # there is nobody who would end it
+            await self.kill_async()
+            raise
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self.shutdown_async()
@@ -953,10 +957,11 @@ async def _make_supervisor(settings: Settings) -> Supervisor:
 
 
 async def _started(supervisor: Supervisor) -> None:
-    """Wait for the workers; a failure is raised only when nothing of the pool is left."""
+    """Wait for the workers; a failure is raised only when nothing of the pool is left. To cancel
+    the wait leaves the pool alone: others may wait for it too."""
     try:
         await asyncio.shield(supervisor.started)
-    except BaseException:
+    except PoolStartError:
         await asyncio.shield(supervisor.stop_soon())
         raise
 

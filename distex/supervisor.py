@@ -506,11 +506,11 @@ class Supervisor:
             drain: let tasks that run, or wait, come to their end first.
             cancel_queued: cancel those that no worker has yet.
         """
-        with contextlib.suppress(PoolStartError):
-            await asyncio.shield(self._started)
-            if cancel_queued:
-                self.dispatcher.cancel_queued()
-            if drain:
+        if cancel_queued:
+            self.dispatcher.cancel_queued()
+        if drain:
+            with contextlib.suppress(PoolStartError):
+                await asyncio.shield(self._started)
                 await self.drained()
         await asyncio.shield(self.stop_soon())
 

@@ -11,7 +11,7 @@ import uvloop
 
 from distex import LoopType, Pool
 
-from .support import open_lanes
+from .support import Gate, open_lanes
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -51,3 +51,9 @@ def make_pool(loop_type):
     def make(*args, **kwargs):
         return Pool(*args, worker_loop=loop_type, **kwargs)
     return make
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Where tasks wait until the test lets them go."""
+    return Gate(tmp_path)

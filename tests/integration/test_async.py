@@ -9,12 +9,7 @@ import threading
 import pytest
 
 from . import tasks
-from .support import Gate, wait_until, wait_until_async
-
-
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
+from .support import wait_until, wait_until_async
 
 
 # --- run_async and what asyncio does with it

@@ -14,14 +14,9 @@ from machine import is_alive
 from distex import HostError, Pool, PoolClosed, PoolStartError, WorkerInfo, WorkerLost
 
 from . import tasks
-from .support import Gate, wait_until, wait_until_async
+from .support import wait_until, wait_until_async
 
 HERE = socket.gethostname()
-
-
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
 
 
 def states(pool):

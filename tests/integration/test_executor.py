@@ -22,11 +22,6 @@ from . import tasks
 from .support import Gate, descendants, run_script, wait_until
 
 
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
-
-
 # --- Pool is a concurrent.futures.Executor: isinstance holds
 
 

@@ -23,7 +23,6 @@ from distex.worker import LaneRunner
 
 from . import tasks
 from .support import (
-    Gate,
     Script,
     descendants,
     distex_folders,
@@ -32,11 +31,6 @@ from .support import (
     wait_until,
     wait_until_async,
 )
-
-
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
 
 
 # --- A worker that dies fails only the task it had started, with WorkerLost naming host, pid,

@@ -23,11 +23,6 @@ from .support import Gate, open_lanes, run_script, wait_until, wait_until_async
 SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
 
 
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
-
-
 # --- Retries
 
 

@@ -8,11 +8,12 @@ import sys
 import threading
 
 import pytest
+import uvloop
 
-from distex import Pool
+from distex import Pool, PoolClosed
 
 from . import tasks
-from .support import Script, run_script
+from .support import Script, descendants, run_script
 
 # --- Works with no script on PATH: workers run sys.executable, with the parent's sys.path and
 # --- working directory
@@ -435,7 +436,104 @@ pool.shutdown()
     assert output == ["1", "refused: True", "refused: True", "refused: True", "2", "0 3"]
 
 
+# --- who waits for the workers may give up; the pool goes on to start
+
+
+@pytest.fixture
+def starting(make_pool, gate):
+    """A pool whose worker does not become ready before the gate is opened."""
+    return make_pool(
+        1, lazy_create=True, initializer=tasks.pass_gate, initargs=(gate.path, None))
+
+
+def test_the_wait_for_a_pool_may_time_out(starting, gate):
+    assert starting.ready.wait(0.01) is False
+    gate.wait_for(1)
+    assert starting.ready.wait(0) is False
+    gate.open()
+    assert starting.ready.wait(30) is True
+    assert starting.run(tasks.double, 2) == 4
+    starting.shutdown()
+
+
+async def ready(pool):
+    await pool.ready
+
+
+@pytest.mark.parametrize("wait", [
+    Pool.create, ready, lambda pool: pool.run_on_all_async(tasks.double, 2),
+    lambda pool: pool.scale_async(2)], ids=["create", "ready", "run_on_all_async", "scale_async"])
+async def test_the_wait_for_a_pool_may_be_cancelled(starting, gate, wait):
+    call = starting.run_async(tasks.double, 2)
+    await gate.wait_for_async(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(wait(starting), 0.01)
+    gate.open()
+    assert await call == 4
+    await starting.shutdown_async()
+
+
+async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(starting, gate):
+    """There would be nobody to end it."""
+    async def use():
+        async with starting:
+            pytest.fail("it can't be ready")
+
+    task = asyncio.create_task(use())
+    await gate.wait_for_async(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not descendants(os.getpid())
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await starting.run_async(tasks.double, 2)
+
+
+async def test_a_pool_that_starts_can_be_killed(starting, gate):
+    call = starting.run_async(tasks.double, 2)
+    await gate.wait_for_async(1)
+    await starting.kill_async()
+    with pytest.raises(PoolClosed, match="double"):
+        await call
+    assert not descendants(os.getpid())
+
+
+def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate):
+    future = starting.submit(tasks.double, 2)
+    gate.wait_for(1)
+    starting.kill()
+    with pytest.raises(PoolClosed, match="double"):
+        future.result(0)
+    assert not descendants(os.getpid())
+
+
 # --- the loop that the pool runs on ends before it
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_pool_that_goes_with_the_last_task_that_uses_it(make_pool, factory, caplog):
+    """It begins to end by itself, and the end of the loop is quicker."""
+    async def use(used):
+        pool = make_pool(1)
+        used.set_result(await pool.run_async(tasks.double, 2))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            del pool
+            await asyncio.sleep(0)
+
+    async def main():
+        used = asyncio.get_running_loop().create_future()
+        tasks_of_loop.append(asyncio.create_task(use(used)))
+        return await used
+
+    tasks_of_loop = []
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main()) == 4
+    tasks_of_loop.clear()
+    gc.collect()
+    assert not caplog.records
+    assert not descendants(os.getpid())
 
 
 LEFT_OPEN = """
@@ -489,3 +587,29 @@ def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
         assert output.pop(0) == "PoolClosed"
     assert len(output) == 4
     assert all("event loop that ran this pool is closed" in line for line in output)
+
+
+KEPT = """
+import asyncio, sys
+from distex import Pool
+
+def fail():
+    raise ValueError
+
+async def main():
+    async with Pool(1) as pool:
+        task = pool.run_async(fail)
+        kept = [task, pool._function(abs)]
+        while not task.done():
+            await asyncio.sleep(0.001)
+    kept.append(kept)  # only the last collection finds it
+    sys.kept = kept
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_kept_until_the_interpreter_ends_ends_quietly(tmp_path):
+    with Script(KEPT, tmp_path) as script:
+        assert script.finish() == ""
+        assert script.stderr == ""
