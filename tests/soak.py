@@ -1,4 +1,4 @@
-"""Storms, races and random use of a pool, one after the other, for as long as one likes:
+"""Storms, races and short lives of pools, one after the other, for as long as one likes:
 
     make soak SECONDS=3600
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
 from leftovers import nothing_left, own_surroundings
+from lives import lives
 from races import race
 from ssh.support import SSHD, Sshd
 from storm import Report, Tally, killer, nanny_pids, storm, worker_pids
@@ -84,11 +85,15 @@ def races(seconds: float, loop: LoopType) -> str:
     return race(loop, seconds)
 
 
+def short_lives(seconds: float, loop: LoopType) -> str:
+    return str(dict(lives(loop, seconds)))
+
+
 def main(seconds: float) -> int:
     logging.getLogger("distex").setLevel(logging.CRITICAL)  # each death is a warning
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     rounds: list[Callable[[float, LoopType], object]] = [
-        worker_storm, retried_storm, nanny_storm, races]
+        worker_storm, retried_storm, nanny_storm, races, short_lives]
     if SSHD is not None:
         rounds += [sshd_storm, remote_nanny_storm]
     plan = list(itertools.product(rounds, (LoopType.uvloop, LoopType.asyncio)))
