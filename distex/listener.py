@@ -84,8 +84,10 @@ class Listener:
                 sock.bind(self._unix_path)
                 sock.listen(BACKLOG)
                 sock.setblocking(False)
+                # in two steps: who is cancelled in the second one has a server to close
                 self._server = await self.loop.create_unix_server(
-                    self.meet, sock=sock, backlog=BACKLOG)
+                    self.meet, sock=sock, backlog=BACKLOG, start_serving=False)
+                await self._server.start_serving()
             else:  # Windows; untested
                 self._server = await self.loop.create_server(
                     self.meet, "127.0.0.1", 0, backlog=BACKLOG)

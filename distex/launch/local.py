@@ -112,5 +112,10 @@ class LocalLauncher:
         where = await entrance.open_local()
         process, ours = start_nanny()
         loop = asyncio.get_running_loop()
-        _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
+        try:
+            _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
+        except BaseException:  # cancelled, as the pool is ended
+            process.kill()
+            process.wait()
+            raise
         return LocalNanny(process, stream, *where)

@@ -498,6 +498,18 @@ async def test_a_pool_that_starts_can_be_killed(starting, gate):
     assert not descendants(os.getpid())
 
 
+async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(make_pool):
+    for turns in range(15):
+        pool = make_pool(1)
+        call = pool.run_async(tasks.double, 2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await pool.kill_async()
+        with pytest.raises(PoolClosed, match="double"):
+            await call
+        assert not descendants(os.getpid())
+
+
 def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate):
     future = starting.submit(tasks.double, 2)
     gate.wait_for(1)
