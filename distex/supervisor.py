@@ -470,8 +470,9 @@ class Supervisor:
         return self._stopping is not None
 
     def stop_soon(self, error: BaseException | None = None) -> "asyncio.Task[None]":
-        """Begin to end the pool, if that has not begun yet; what is to be awaited for the end."""
-        if self._stopping is None:
+        """Begin to end the pool, if that has not begun yet; what is to be awaited for the end.
+        An end that was cut off, as all tasks of the loop were cancelled, begins once more."""
+        if self._stopping is None or self._stopping.cancelled():
             self._stopping = self.loop.create_task(self._end(error))
         return self._stopping
 

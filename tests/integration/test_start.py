@@ -601,6 +601,22 @@ def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
     assert all("event loop that ran this pool is closed" in line for line in output)
 
 
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(make_pool, factory):
+    async def main(turns):
+        pool = make_pool(1)
+        assert await pool.run_async(tasks.double, 2) == 4
+        await pool.shutdown_async(wait=False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    for turns in range(10):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main(turns))
+        gc.collect()  # what was not closed warns of it
+        assert not descendants(os.getpid())
+
+
 KEPT = """
 import asyncio, sys
 from distex import Pool
