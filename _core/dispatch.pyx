@@ -420,6 +420,11 @@ cdef class WorkerLink(FrameHandler):
         return (cost_ns > 0 and self.load_ns + cost_ns <= AHEAD_NS
                 and self.dispatcher.qsize > 1 and self.in_flight < SLOT_COUNT - 1)
 
+    cdef bint takes(self, double cost_ns, WorkerLink idle):
+        """Whether to give it a task of this cost rather than the idle one, if there is one."""
+        return self.has_room(cost_ns) and (
+            idle is None or self.in_flight == 0 or 0 < self.load_ns <= AHEAD_NS - cost_ns)
+
     cdef int _enter_busy(self) except -1:
         """It had nothing to do, and gets something."""
         busy = self.dispatcher.busy
@@ -1028,19 +1033,21 @@ cdef class Dispatcher:
 
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
         """The worker that should do a task of this cost (0: not known), or None: wait."""
-        cdef WorkerLink link, idle, best = None
+        cdef WorkerLink link, idle, packing = None, best = None
         cdef Py_ssize_t _i, n
         cdef bint tiny = 0 < cost_ns < TINY_NS
-        if tiny:
-            link = self.packing
-            if (link is not None and 0 < link.load_ns and link.load_ns + cost_ns <= self.packed_ns
-                    and link.has_room(cost_ns)):
-                return link
+        if tiny and self.packing is not None and 0 < self.packing.load_ns:
+            if self.packing.has_room(cost_ns):
+                packing = self.packing
+                if packing.load_ns + cost_ns <= packing.machine.pack_ns:
+                    return packing
         idle = self._next_idle(cost_ns)
         if idle is not None and not (tiny and idle.machine.is_crowded()):
             best = idle
+        elif packing is not None and packing.load_ns + cost_ns <= self.packed_ns:
+            return packing  # it had the least to do, and has not got much since
         else:
-            if hint is not None and hint.has_room(cost_ns):
+            if hint is not None and hint.takes(cost_ns, idle):
                 best = hint
             n = len(self.busy)
             for _i in range(min(n, SCAN_LINKS)):
@@ -1048,11 +1055,11 @@ cdef class Dispatcher:
                 if self.cursor >= n:
                     self.cursor = 0
                 link = self.busy[self.cursor]
-                if link.has_room(cost_ns) and (best is None or link.load_ns < best.load_ns):
+                if (best is None or link.load_ns < best.load_ns) and link.takes(cost_ns, idle):
                     best = link
             if best is None:
                 best = idle
         if best is not None:
             self.packing = best
-            self.packed_ns = best.load_ns + best.machine.pack_ns
+            self.packed_ns = min(best.load_ns + best.machine.pack_ns, AHEAD_NS)
         return best

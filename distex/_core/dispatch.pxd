@@ -162,6 +162,7 @@ cdef class WorkerLink(FrameHandler):
     cdef list returned
 
     cdef bint has_room(self, double cost_ns)
+    cdef bint takes(self, double cost_ns, WorkerLink idle)
     cdef int _enter_busy(self) except -1
     cdef int _leave_busy(self) except -1
     cdef int _list_idle(self) except -1
@@ -191,7 +192,7 @@ cdef class Dispatcher:
     # links with work, in no order; where the last look at some of them ended
     cdef list busy
     cdef Py_ssize_t cursor
-    # the link that tiny tasks are being packed onto, until it has that much to do
+    # the link that tiny tasks are being packed onto, if need be until it has that much to do
     cdef WorkerLink packing
     cdef double packed_ns
     # no link had room at the last look, and none has answered since

@@ -274,6 +274,41 @@ def test_tiny_tasks_do_not_wake_more_workers_than_there_are_cpus(count, busy):
         assert [args for _, args in done.calls()] == [("next",)]
 
 
+@pytest.mark.parametrize("ns", [0, 4000 * MS], ids=["not known", "4 s"])
+def test_a_tiny_task_does_not_wait_behind_others_while_there_are_workers_without_any(ns):
+    with Pool(qsize=10, workers=20, cpus=2) as pool:
+        slow = pool.make_function("slow")
+        pool.learn(1 * US)
+        if ns:
+            pool.learn(ns, slow)
+        for i in range(5):
+            pool.submit(i, function=slow)
+        busy = [worker for worker in pool.workers if worker.calls()]
+        assert len(busy) == 5
+        for i in range(10):
+            pool.submit(i)
+        assert not any(worker.calls() for worker in busy)
+
+
+def test_a_tiny_task_goes_to_a_worker_that_has_become_idle_not_behind_a_slow_one():
+    with Pool(qsize=10, workers=2, cpus=2) as pool:
+        slow = pool.make_function("slow")
+        pool.learn(1 * US)
+        pool.learn(100 * MS, slow)
+        for i in range(2):
+            pool.submit(i, function=slow)
+        calls = {worker: worker.calls() for worker in pool.workers}
+        pool.submit("behind one of them")
+        first, other = pool.workers
+        if not first.link.in_flight == 2:
+            first, other = other, first
+        other.answers(calls[other][0][0], ns=100 * MS)
+        other.calls()
+        first.calls()
+        pool.submit("next")
+        assert [args for _, args in other.calls()] == [("next",)]
+
+
 @pytest.mark.parametrize("ns", [0, 100 * US])
 def test_tasks_that_are_not_tiny_may_have_more_workers_than_there_are_cpus(ns):
     """They may wait for something, or sleep."""
