@@ -6,11 +6,11 @@
     Task <─succeed, fail──────────────────────────── WorkerLink.on_frame <── frames
 
 A worker gets up to ``qsize`` tasks, and more while the time they are expected to take is below
-``AHEAD_NS``: tiny tasks travel many at a time, slow ones wait here for the first worker that is
-free.  What a call of a function takes is learned from the times that come back with results.  Where
-that goes wrong, so that a worker has nothing to do while another has too much, or a chunk takes far
-longer than it was meant to, a worker is asked to give back what it has not started (RECALL,
-RETURNED), and that is shared out anew.
+``AHEAD_NS``: tiny tasks travel many at a time, and wake no more workers of a host than it has CPUs;
+slow ones wait here for the first worker that is free. What a call of a function takes is learned
+from the times that come back with results. Where that goes wrong, so that a worker has nothing to
+do while another has too much, or a chunk takes far longer than it was meant to, a worker is asked
+to give back what it has not started (RECALL, RETURNED), and that is shared out anew.
 
 Everything but Inbox.put, Dispatcher.submit and the end of a Function's life happens on the thread
 of the pool's loop.

@@ -11,7 +11,6 @@ import pytest
 from . import tasks
 from .support import wait_until, wait_until_async
 
-
 # --- run_async and what asyncio does with it
 
 

@@ -21,7 +21,6 @@ from distex import Pool, WorkerLost
 from . import tasks
 from .support import Gate, descendants, run_script, wait_until
 
-
 # --- Pool is a concurrent.futures.Executor: isinstance holds
 
 

@@ -32,7 +32,6 @@ from .support import (
     wait_until_async,
 )
 
-
 # --- A worker that dies fails only the task it had started, with WorkerLost naming host, pid,
 # --- signal or exit code and the task; tasks that had not started move to other workers; a new
 # --- worker takes its place; the pool stays usable.

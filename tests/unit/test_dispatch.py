@@ -300,7 +300,7 @@ def test_a_tiny_task_goes_to_a_worker_that_has_become_idle_not_behind_a_slow_one
         calls = {worker: worker.calls() for worker in pool.workers}
         pool.submit("behind one of them")
         first, other = pool.workers
-        if not first.link.in_flight == 2:
+        if first.link.in_flight != 2:
             first, other = other, first
         other.answers(calls[other][0][0], ns=100 * MS)
         other.calls()
