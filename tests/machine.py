@@ -1,7 +1,9 @@
 """What the tests ask of the machine they run on: waiting for conditions, processes, ports."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import socket
 import time
 from pathlib import Path
@@ -42,10 +44,13 @@ def not_here(reason):
 
 
 def free_port():
-    """A port of this machine on which nobody listens now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port of this machine on which nobody listens now, and that is given to no connection which
+    somebody opens until the test listens there: those have ports from 32768 on."""
+    while True:
+        port = secrets.randbelow(20_000) + 10_000  # hypothesis has random give the same again
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def mapped_rings():

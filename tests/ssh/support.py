@@ -89,7 +89,8 @@ class Sshd:
         subprocess.run(
             [*self.inside, SSHD, "-E", self.folder / "log", "-f", self.folder / "sshd_config"],
             env={}, check=True)
-        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "sshd to run")
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "sshd to run",
+                   details=(self.folder / "log").read_text)
         self.process = psutil.Process(int(pid.read_text()))
         wait_until(self._listens, "sshd to listen")
         return self
