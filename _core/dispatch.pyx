@@ -861,8 +861,9 @@ cdef class Dispatcher:
             deadlines.close()
 
     def cancel_queued(self):
-        """Cancel all that no worker has yet."""
+        """Cancel all that no worker has yet, and what is still to come, as from a map that goes on."""
         cdef Task task
+        self.cancelling = True
         queue = self.queue
         while queue:
             task = queue.popleft()
@@ -894,6 +895,8 @@ cdef class Dispatcher:
         cdef WorkerLink link
         if self.closed is not None:
             return task.fail(self.closed(task))
+        if self.cancelling:
+            return task.drop()
         if task.limits is not None and task.limits.timeout > 0 and task.kind == CALL:
             self._set_deadline(task, task.limits)
         if self.spin:

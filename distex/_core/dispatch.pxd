@@ -202,6 +202,8 @@ cdef class Dispatcher:
     cdef readonly Py_ssize_t in_flight
     # a look is due at who has nothing to do and who too much
     cdef bint balancing
+    # what comes now is cancelled
+    cdef bint cancelling
     # makes the exception that says why no task can be taken any more, or None
     cdef readonly object closed
 

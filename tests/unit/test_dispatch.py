@@ -528,6 +528,22 @@ def test_cancel_queued():
         assert pool.dispatcher.outstanding == 1
 
 
+def test_what_comes_after_cancel_queued_is_cancelled():
+    """From the inbox, or from a map whose results are still being taken."""
+    with Pool(qsize=2) as pool:
+        running = pool.submit("running")
+        pool.dispatcher.cancel_queued()
+        late = pool.submit("late")
+        chunk, news = pool.chunk([1, 2])
+        assert late.cancelled()
+        assert chunk.done and chunk.dropped and news == [chunk]
+        (worker,) = pool.workers
+        ((id, args),) = worker.calls()
+        assert args == ("running",)
+        worker.answers(id, "done")
+        assert running.result() == "done"
+
+
 # --- functions that are gone
 
 
