@@ -984,10 +984,11 @@ cdef class Dispatcher:
             link.lane = None
         else:
             link.in_flight -= 1
-            link._leave_busy()
             link.tasks_done += 1
             self.in_flight -= 1
-            link._list_idle()
+            if link.in_flight == 0:  # else a task was sent to it, as run_on_all() does
+                link._leave_busy()
+                link._list_idle()
             if link.on_retired is not None:
                 self.inbox.put(link._look_retired)
         if len(self.queue) or self.on_drained is not None:

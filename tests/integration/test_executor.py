@@ -19,7 +19,7 @@ import pytest
 from distex import Pool, WorkerLost
 
 from . import tasks
-from .support import Gate, descendants, run_script, wait_until
+from .support import Gate, descendants, open_lanes, run_script, wait_until
 
 # --- Pool is a concurrent.futures.Executor: isinstance holds
 
@@ -481,6 +481,24 @@ def test_shutdown_can_cancel_pending_tasks(make_pool, gate):
     pool.shutdown()
     assert futures[0].result(20) == 0
     assert gate.arrived() == 1
+
+
+def test_a_worker_that_runs_a_leased_call_gets_another_task(make_pool, gate):
+    """Whichever ends first, the pool knows whether the worker has something to do."""
+    with make_pool(1) as pool:
+        open_lanes(pool)
+        (link,) = pool.dispatcher.links
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            leased = threads.submit(pool.run, tasks.pass_gate, gate.path, 1)
+            gate.wait_for(1)
+            everywhere = threads.submit(pool.run_on_all, tasks.double, 2)
+            wait_until(lambda: link.in_flight == 2)
+            gate.open()
+            assert leased.result(20) == 1
+            assert everywhere.result(20) == [4]
+        assert list(pool.map(tasks.double, range(100))) == list(range(0, 200, 2))
+        wait_until(lambda: link.in_flight == 0)
+        assert pool.run(tasks.double, 3) == 6
 
 
 def test_shutdown_can_cancel_a_map(make_pool, gate):
