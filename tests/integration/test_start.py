@@ -440,6 +440,14 @@ pool.shutdown()
 
 
 @pytest.fixture
+def new_processes():
+    """Gives the processes below this one that were not there when the test began."""
+    before = set(descendants(os.getpid()))
+    return lambda: set(descendants(os.getpid())) - before
+
+
+
+@pytest.fixture
 def starting(make_pool, gate):
     """A pool whose worker does not become ready before the gate is opened."""
     return make_pool(
@@ -473,7 +481,7 @@ async def test_the_wait_for_a_pool_may_be_cancelled(starting, gate, wait):
     await starting.shutdown_async()
 
 
-async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(starting, gate):
+async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(starting, gate, new_processes):
     """There would be nobody to end it."""
     async def use():
         async with starting:
@@ -484,21 +492,21 @@ async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(starti
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not descendants(os.getpid())
+    assert not new_processes()
     with pytest.raises(RuntimeError, match="after shutdown"):
         await starting.run_async(tasks.double, 2)
 
 
-async def test_a_pool_that_starts_can_be_killed(starting, gate):
+async def test_a_pool_that_starts_can_be_killed(starting, gate, new_processes):
     call = starting.run_async(tasks.double, 2)
     await gate.wait_for_async(1)
     await starting.kill_async()
     with pytest.raises(PoolClosed, match="double"):
         await call
-    assert not descendants(os.getpid())
+    assert not new_processes()
 
 
-async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(make_pool):
+async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(make_pool, new_processes):
     for turns in range(15):
         pool = make_pool(1)
         call = pool.run_async(tasks.double, 2)
@@ -507,23 +515,23 @@ async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(make_
         await pool.kill_async()
         with pytest.raises(PoolClosed, match="double"):
             await call
-        assert not descendants(os.getpid())
+        assert not new_processes()
 
 
-def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate):
+def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate, new_processes):
     future = starting.submit(tasks.double, 2)
     gate.wait_for(1)
     starting.kill()
     with pytest.raises(PoolClosed, match="double"):
         future.result(0)
-    assert not descendants(os.getpid())
+    assert not new_processes()
 
 
 # --- the loop that the pool runs on ends before it
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_pool_that_goes_with_the_last_task_that_uses_it(make_pool, factory, caplog):
+def test_a_pool_that_goes_with_the_last_task_that_uses_it(make_pool, factory, caplog, new_processes):
     """It begins to end by itself, and the end of the loop is quicker."""
     async def use(used):
         pool = make_pool(1)
@@ -545,7 +553,7 @@ def test_a_pool_that_goes_with_the_last_task_that_uses_it(make_pool, factory, ca
     tasks_of_loop.clear()
     gc.collect()
     assert not caplog.records
-    assert not descendants(os.getpid())
+    assert not new_processes()
 
 
 LEFT_OPEN = """
@@ -602,7 +610,7 @@ def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(make_pool, factory):
+def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(make_pool, factory, new_processes):
     async def main(turns):
         pool = make_pool(1)
         assert await pool.run_async(tasks.double, 2) == 4
@@ -614,7 +622,7 @@ def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(make_pool, fa
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main(turns))
         gc.collect()  # what was not closed warns of it
-        assert not descendants(os.getpid())
+        assert not new_processes()
 
 
 KEPT = """
