@@ -425,12 +425,24 @@ cdef class WorkerLink(FrameHandler):
         return self.has_room(cost_ns) and (
             idle is None or self.in_flight == 0 or 0 < self.load_ns <= AHEAD_NS - cost_ns)
 
-    cdef int _enter_busy(self) except -1:
-        """It had nothing to do, and gets something."""
+    cdef int _begin(self) except -1:
+        """It gets a task, of the loop's or of a lease."""
         busy = self.dispatcher.busy
-        self.place = len(busy)
-        busy.append(self)
-        self.machine.busy += 1
+        if self.in_flight == 0:
+            self.place = len(busy)
+            busy.append(self)
+            self.machine.busy += 1
+        self.in_flight += 1
+        self.dispatcher.in_flight += 1
+        return 0
+
+    cdef int _end(self) except -1:
+        """It is done with one of its tasks."""
+        self.in_flight -= 1
+        self.dispatcher.in_flight -= 1
+        if self.in_flight == 0:
+            self._leave_busy()
+            self._list_idle()
         return 0
 
     cdef int _leave_busy(self) except -1:
@@ -495,10 +507,7 @@ cdef class WorkerLink(FrameHandler):
         # what follows in the same tick of the loop travels together, but need not keep it waiting:
         # that takes one turn of the loop less for a task that comes alone, 1 of 18 us
         out.urgent = self.in_flight == 0
-        if self.in_flight == 0:
-            self._enter_busy()
-        self.in_flight += 1
-        dispatcher.in_flight += 1
+        self._begin()
         if self.budget > 0:
             self.spend(task.calls)
         if scratch is None:
@@ -550,18 +559,15 @@ cdef class WorkerLink(FrameHandler):
         """The worker is done with the task."""
         self.slots[slot] = None
         self.free_slots.append(slot)
-        self.in_flight -= 1
         self.load_ns -= task.booked_ns
         self.tasks_done += task.calls
-        self.dispatcher.in_flight -= 1
         task.link = None
+        self._end()
         if self.in_flight == 0:
-            self._leave_busy()
             self.recalled = False
             self.load_ns = 0  # and whatever rounding has left there
             # without work it keeps no function alive
             self.latest = None
-            self._list_idle()
         return 0
 
     cdef int on_frame(self, Header* header, const char* body, list segments) except -1:
@@ -861,7 +867,7 @@ cdef class Dispatcher:
             deadlines.close()
 
     def cancel_queued(self):
-        """Cancel all that no worker has yet, and what is still to come, as from a map that goes on."""
+        """Cancel all that no worker has yet, and what is to come, as from a map that goes on."""
         cdef Task task
         self.cancelling = True
         queue = self.queue
@@ -965,9 +971,7 @@ cdef class Dispatcher:
             if link.in_flight == 0 and not link.lost and not link.retiring and link.budget:
                 if link.lane is not None and link.lane_task is None:
                     link.lane_task = task
-                    link._enter_busy()
-                    link.in_flight = 1
-                    self.in_flight += 1
+                    link._begin()
                     if link.budget > 0:
                         link.spend(1)
                     return link
@@ -983,12 +987,8 @@ cdef class Dispatcher:
         if link.lost:
             link.lane = None
         else:
-            link.in_flight -= 1
             link.tasks_done += 1
-            self.in_flight -= 1
-            if link.in_flight == 0:  # else a task was sent to it, as run_on_all() does
-                link._leave_busy()
-                link._list_idle()
+            link._end()
             if link.on_retired is not None:
                 self.inbox.put(link._look_retired)
         if len(self.queue) or self.on_drained is not None:

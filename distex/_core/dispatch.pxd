@@ -163,7 +163,8 @@ cdef class WorkerLink(FrameHandler):
 
     cdef bint has_room(self, double cost_ns)
     cdef bint takes(self, double cost_ns, WorkerLink idle)
-    cdef int _enter_busy(self) except -1
+    cdef int _begin(self) except -1
+    cdef int _end(self) except -1
     cdef int _leave_busy(self) except -1
     cdef int _list_idle(self) except -1
     cdef int send(self, Task task) except -1

@@ -446,7 +446,6 @@ def new_processes():
     return lambda: set(descendants(os.getpid())) - before
 
 
-
 @pytest.fixture
 def starting(make_pool, gate):
     """A pool whose worker does not become ready before the gate is opened."""
@@ -481,7 +480,8 @@ async def test_the_wait_for_a_pool_may_be_cancelled(starting, gate, wait):
     await starting.shutdown_async()
 
 
-async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(starting, gate, new_processes):
+async def test_a_pool_whose_context_is_given_up_before_it_is_entered_ends(
+        starting, gate, new_processes):
     """There would be nobody to end it."""
     async def use():
         async with starting:
@@ -506,7 +506,8 @@ async def test_a_pool_that_starts_can_be_killed(starting, gate, new_processes):
     assert not new_processes()
 
 
-async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(make_pool, new_processes):
+async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(
+        make_pool, new_processes):
     for turns in range(15):
         pool = make_pool(1)
         call = pool.run_async(tasks.double, 2)
@@ -531,7 +532,8 @@ def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate, new_proces
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_pool_that_goes_with_the_last_task_that_uses_it(make_pool, factory, caplog, new_processes):
+def test_a_pool_that_goes_with_the_last_task_that_uses_it(
+        make_pool, factory, caplog, new_processes):
     """It begins to end by itself, and the end of the loop is quicker."""
     async def use(used):
         pool = make_pool(1)
@@ -610,7 +612,8 @@ def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(make_pool, factory, new_processes):
+def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(
+        make_pool, factory, new_processes):
     async def main(turns):
         pool = make_pool(1)
         assert await pool.run_async(tasks.double, 2) == 4
