@@ -113,7 +113,7 @@ class Elastic:
         return host.name
 
     def _growth(self, host: HostRecord) -> "asyncio.Future[None]":
-        """Done once all workers of the host are ready, or can't be had."""
+        """Done once all workers of the host are ready, or have been, or can't be had."""
         grown: asyncio.Future[None] = self._supervisor.loop.create_future()
         grown.add_done_callback(lambda grown: grown.cancelled() or grown.exception())
         self._growing.setdefault(host, []).append(grown)
@@ -290,7 +290,7 @@ class Elastic:
         worker.leaving = True
         worker.link.retire(lambda: self._say_goodbye(worker), give_back=False)
         if host.serves and not host.gone:
-            self._supervisor.fill(host)
+            self._supervisor.fill(host, successors=1)
 
     def _retire(self, worker: WorkerRecord) -> None:
         """Have a worker end what it has started, and leave."""
@@ -346,9 +346,9 @@ class Elastic:
                     supervisor.fill(host)
                 await self._until(grown, host)
             except BaseException:
-                host.wanted = sum(worker.ready for worker in host.staying)
+                host.wanted = sum(worker.is_proven for worker in host.staying)
                 for worker in host.staying:
-                    if not worker.ready:
+                    if not worker.is_proven:
                         self._retire(worker)
                 raise
             finally:

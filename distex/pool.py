@@ -8,7 +8,15 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -380,9 +388,12 @@ class Pool(concurrent.futures.Executor):
         self._home = home
         weakref.finalize(self, home.abandon).atexit = False
         if home.thread is not None:
-            home.thread.submit(_quietly(supervisor.start()))
+            home.thread.submit(_quietly(supervisor.start))
         else:
-            self._start_task = supervisor.loop.create_task(_quietly(supervisor.start()))
+            self._start_task = supervisor.loop.create_task(_quietly(supervisor.start))
+            # who cancels all tasks of the loop may do so before it has begun
+            self._start_task.add_done_callback(
+                lambda task: task.cancelled() and supervisor.stop_soon())
         self._dispatcher = supervisor.dispatcher
         caller = self.make_caller(self._limits)
         self._call_async = caller.call_async
@@ -966,7 +977,7 @@ async def _started(supervisor: Supervisor) -> None:
         raise
 
 
-async def _quietly(coroutine: Any) -> None:
+async def _quietly(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run it; who is concerned learns of a failure in other ways."""
     with contextlib.suppress(Exception):
-        await coroutine
+        await function()

@@ -108,10 +108,11 @@ class HostRecord:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has all the workers that it should have, and they are ready."""
+        """Whether it has all the workers that it should have, and they are ready, or were until
+        others were to take their place."""
         staying = self.staying
         return (self.wanted is not None and self.wanted <= len(staying)
-                and all(worker.ready for worker in staying))
+                and all(worker.is_proven for worker in staying))
 
     def send(self, message: messages.Message) -> None:
         """Tell the nanny something."""
@@ -138,6 +139,7 @@ class WorkerRecord:
     connection: Any = None
     said_hello: bool = False
     ready: bool = False
+    succeeds: bool = False  # it takes the place of one that was ready and is replaced
     leaving: bool = False  # it is being retired
     memory: int | None = None  # bytes, as its nanny last said
     link: WorkerLink | None = None
@@ -162,6 +164,12 @@ class WorkerRecord:
         """Have a task ended that it may be running, and the worker itself if that takes longer than
         grace seconds."""
         self.host.send(messages.Revoke(self.number, task_id, grace))
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether there has been a worker in its place that was ready: they may be replaced sooner
+        than they start, and never be ready all at a time."""
+        return self.ready or self.succeeds
 
     @property
     def exitcode(self) -> int | None:

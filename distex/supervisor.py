@@ -193,11 +193,12 @@ class Supervisor:
         ))
         self.fill(host)
 
-    def fill(self, host: HostRecord) -> None:
-        """Have as many workers started on the host as it lacks."""
+    def fill(self, host: HostRecord, successors: int = 0) -> None:
+        """Have as many workers started on the host as it lacks; so many of them take the place of
+        others that were ready."""
         assert host.wanted is not None
-        for _ in range(host.wanted - len(host.staying)):
-            worker = WorkerRecord(self._next_number, host)
+        for n in range(host.wanted - len(host.staying)):
+            worker = WorkerRecord(self._next_number, host, succeeds=n < successors)
             self._next_number += 1
             self._workers[worker.number] = host.workers[worker.number] = worker
             host.send(messages.Spawn(worker.number))

@@ -62,9 +62,7 @@ def options(rng: random.Random, worker_loop: LoopType) -> dict[str, Any]:
         "worker_loop": worker_loop,
         "lazy_create": rng.random() < 0.2,
         "retries": rng.choice([0, 0, 2]),
-        # few enough that a map of 20,000 items does not outrun the start of workers: scale() would
-        # not see all of them ready at once
-        "max_tasks_per_child": rng.choice([None, None, None, 500]),
+        "max_tasks_per_child": rng.choice([None, None, None, 7, 500]),
         "spin": rng.choice([0, 0, 0.001]),
     }
 

@@ -14,7 +14,7 @@ from machine import is_alive
 from distex import HostError, Pool, PoolClosed, PoolStartError, WorkerInfo, WorkerLost
 
 from . import tasks
-from .support import wait_until, wait_until_async
+from .support import Gate, wait_until, wait_until_async
 
 HERE = socket.gethostname()
 
@@ -171,6 +171,23 @@ def test_a_scale_is_overtaken_by_another(make_pool, gate):
         assert running.result() == "done"
         first.join()
         assert states(pool) == {"idle": 2}
+
+
+async def test_a_scale_does_not_wait_until_no_worker_is_being_replaced(make_pool, tmp_path):
+    """They may be replaced sooner than they start."""
+    gates = [Gate(tmp_path, f"gate-{n}") for n in range(3)]
+    gates[0].open()
+    async with make_pool(
+            1, max_tasks_per_child=1, initializer=tasks.pass_own_gate,
+            initargs=(str(tmp_path), [gate.path for gate in gates])) as pool:
+        scaling = asyncio.ensure_future(pool.scale_async(2))
+        await gates[1].wait_for_async()
+        assert await pool.run_async(tasks.double, 4) == 8
+        await gates[2].wait_for_async()
+        gates[1].open()
+        await scaling
+        assert states(pool) == {"idle": 1, "starting": 1}
+        gates[2].open()
 
 
 async def test_who_stops_waiting_does_not_stop_the_scaling(make_pool, gate):

@@ -628,6 +628,40 @@ def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(
         assert not new_processes()
 
 
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_pool_whose_loop_ends_at_any_moment_of_its_start_leaves_nothing(
+        make_pool, factory, new_processes):
+    async def main(turns):
+        call = make_pool(1).run_async(tasks.double, 2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return call
+
+    for turns in range(10):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            call = runner.run(main(turns))
+        with pytest.raises(PoolClosed, match="double"):
+            call.result()
+        del call
+        gc.collect()  # what was never awaited warns of it
+        assert not new_processes()
+
+
+async def test_a_pool_whose_start_is_cancelled_at_any_moment_ends(make_pool, new_processes):
+    for turns in range(10):
+        others = asyncio.all_tasks()
+        pool = make_pool(1)
+        call = pool.run_async(tasks.double, 2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
+        with pytest.raises(PoolClosed, match="double"):
+            await asyncio.wait_for(call, 20)
+        await pool.shutdown_async()
+        assert not new_processes()
+
+
 KEPT = """
 import asyncio, sys
 from distex import Pool
