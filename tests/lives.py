@@ -67,6 +67,12 @@ def options(rng: random.Random, worker_loop: LoopType) -> dict[str, Any]:
     }
 
 
+def map_sizes(options: dict[str, Any]) -> list[int]:
+    """Numbers of items that a map in a pool with these options does not need minutes for."""
+    limit = options["max_tasks_per_child"]
+    return [3, 500] if limit is not None and limit < 100 else [3, 500, 20_000]
+
+
 def check(expected: Any, outcome: Any) -> str:
     """The kind of outcome of a task, which gives its argument back, or fails as it may.
 
@@ -98,7 +104,9 @@ class Life:
 
     def __init__(self, rng: random.Random, worker_loop: LoopType) -> None:
         self.rng = rng
-        self.pool: Pool | None = Pool(**options(rng, worker_loop))
+        chosen = options(rng, worker_loop)
+        self.map_sizes = map_sizes(chosen)
+        self.pool: Pool | None = Pool(**chosen)
         self.futures: list[tuple[Any, concurrent.futures.Future[Any]]] = []
         self.maps: list[tuple[int, Iterator[Any]]] = []
         self.counts: Counter[str] = Counter()
@@ -131,7 +139,7 @@ class Life:
         self._note(7, lambda: pool.run(quick, 7))
 
     def map(self, pool: Pool) -> None:
-        size = self.rng.choice([3, 500, 20_000])
+        size = self.rng.choice(self.map_sizes)
         function = self.rng.choice(FUNCTIONS) if size < 1000 else quick
         results = pool.map(function, range(size))
         taken = 0
@@ -215,7 +223,8 @@ class AsyncLife:
 
     def __init__(self, rng: random.Random, worker_loop: LoopType) -> None:
         self.rng = rng
-        self.worker_loop = worker_loop
+        self.options = options(rng, worker_loop)
+        self.map_sizes = map_sizes(self.options)
         self.counts: Counter[str] = Counter()
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -250,7 +259,7 @@ class AsyncLife:
         await self._note(1, pool.run_async(quick, 1))
 
     async def map_async(self, pool: Pool) -> None:
-        size = self.rng.choice([3, 500, 20_000])
+        size = self.rng.choice(self.map_sizes)
         function = self.rng.choice(FUNCTIONS) if size < 1000 else quick
 
         async def consume() -> list[Any]:
@@ -295,7 +304,7 @@ class AsyncLife:
                  self.map_async, self.map_async, self.run_on_all, self.kill_a_worker, self.scale,
                  self.wait]
         ends = [self.shutdown, self.shutdown, self.kill, self.leave, self.close_the_loop]
-        pool = Pool(**options(self.rng, self.worker_loop))
+        pool = Pool(**self.options)
         for _ in range(self.rng.randrange(1, 12)):
             await self.rng.choice(steps)(pool)
         end = self.rng.choice(ends)
