@@ -80,6 +80,8 @@ cdef enum:
 
 # seconds for which a worker has nothing to do before others are asked for some of theirs
 BALANCE_DELAY = 0.004
+# seconds for which a worker with tiny tasks gives no answer before another one is woken beside it
+LAG_DELAY = 0.004
 # seconds until a worker that has closed its lane is known to be dead, if it is
 LANE_GRACE = 1.0
 
@@ -109,6 +111,11 @@ cdef class Inbox:
     def close(self):
         """The loop is closed: handle here what it has left, and what is put in later at once."""
         self.closed = True
+        self.handle_all()
+
+    def handle_all(self):
+        """Handle what was put in by now, on the thread of the loop: whoever puts the first item in
+        may not have come to wake the loop yet."""
         items = self.items
         while items:
             try:
@@ -432,6 +439,7 @@ cdef class WorkerLink(FrameHandler):
             self.place = len(busy)
             busy.append(self)
             self.machine.busy += 1
+            self.period = self.dispatcher.period
         self.in_flight += 1
         self.dispatcher.in_flight += 1
         return 0
@@ -631,6 +639,7 @@ cdef class WorkerLink(FrameHandler):
     cdef int on_batch_end(self) except -1:
         cdef Dispatcher dispatcher = self.dispatcher
         dispatcher.full = False
+        self.period = dispatcher.period
         if self.returned:
             dispatcher.queue.extendleft(reversed(self.returned))
             self.returned.clear()
@@ -1035,10 +1044,31 @@ cdef class Dispatcher:
             self.idle.pop()
         return None
 
+    cdef bint _wakes_another(self) except -1:
+        """Whether one more worker than there are CPUs should get tiny tasks: where one of those
+        that have some turns out not to get on with them."""
+        if self.lagging:
+            self.lagging -= 1
+            return True
+        if not self.watching:
+            self.watching = True
+            self.period += 1
+            self.loop.call_later(LAG_DELAY, self._look_who_lags)
+        return False
+
+    def _look_who_lags(self):
+        cdef WorkerLink link
+        self.watching = False
+        self.lagging = 0
+        for link in self.busy:
+            self.lagging += link.period != self.period
+        self._pump()
+        self.lagging = 0
+
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint):
         """The worker that should do a task of this cost (0: not known), or None: wait."""
         cdef WorkerLink link, idle, packing = None, best = None
-        cdef Py_ssize_t _i, n
+        cdef Py_ssize_t _i, n, prompt = 0
         cdef bint tiny = 0 < cost_ns < TINY_NS
         if tiny and self.packing is not None and 0 < self.packing.load_ns:
             if self.packing.has_room(cost_ns):
@@ -1061,7 +1091,11 @@ cdef class Dispatcher:
                 link = self.busy[self.cursor]
                 if (best is None or link.load_ns < best.load_ns) and link.takes(cost_ns, idle):
                     best = link
+                if idle is not None and link.machine is idle.machine:
+                    prompt += 0 < link.load_ns <= AHEAD_NS
             if best is None:
+                if idle is not None and prompt >= idle.machine.cpus and not self._wakes_another():
+                    return None  # each CPU has enough to do, and is soon done with it
                 best = idle
         if best is not None:
             self.packing = best

@@ -510,9 +510,11 @@ class Supervisor:
         """
         if cancel_queued:
             self.dispatcher.cancel_queued()
+        self.dispatcher.inbox.handle_all()
         if drain:
             with contextlib.suppress(PoolStartError):
-                await asyncio.shield(self._started)
+                if self.dispatcher.outstanding:  # else there is nothing to start for
+                    await asyncio.shield(self._started)
                 await self.drained()
         await asyncio.shield(self.stop_soon())
 

@@ -147,6 +147,8 @@ cdef class WorkerLink(FrameHandler):
     # whether it is among the idle; where it is among the busy
     cdef bint idle_listed
     cdef Py_ssize_t place
+    # the dispatcher's when it got something to do, or answered last
+    cdef uint32_t period
     cdef readonly bint lost
     cdef readonly bint retiring
     # told once it is retiring and has nothing left to do
@@ -203,6 +205,10 @@ cdef class Dispatcher:
     cdef readonly Py_ssize_t in_flight
     # a look is due at who has nothing to do and who too much
     cdef bint balancing
+    # a look is due at which workers have not answered since the period began, or how many had not
+    cdef bint watching
+    cdef uint32_t period
+    cdef Py_ssize_t lagging
     # what comes now is cancelled
     cdef bint cancelling
     # makes the exception that says why no task can be taken any more, or None
@@ -225,6 +231,7 @@ cdef class Dispatcher:
     cdef WorkerLink lease(self, Task task)
     cdef int release(self, WorkerLink link) except -1
     cdef WorkerLink _next_idle(self, double cost_ns)
+    cdef bint _wakes_another(self) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
     cdef bint starts(self, Task task, double* now) except -1

@@ -485,6 +485,33 @@ async def test_leaving_the_context_lets_calls_end(make_pool):
     assert [call.result() for call in calls] == list(range(10))
 
 
+async def test_what_was_submitted_before_a_shutdown_is_done_although_the_loop_does_not_know_it(
+        make_pool, monkeypatch):
+    """A thread that wakes the loop for several may be held up before it does."""
+    loop = asyncio.get_running_loop()
+    wake = loop.call_soon_threadsafe
+    is_held, goes_on = threading.Event(), threading.Event()
+
+    def hold(*args, **kwargs):
+        is_held.set()
+        assert goes_on.wait(20)
+        return wake(*args, **kwargs)
+
+    async with make_pool(1) as pool:
+        first = concurrent.futures.Future()
+        monkeypatch.setattr(loop, "call_soon_threadsafe", hold)
+        thread = threading.Thread(target=lambda: first.set_result(pool.submit(tasks.double, 1)))
+        thread.start()
+        assert is_held.wait(20)
+        monkeypatch.undo()
+        second = await asyncio.to_thread(pool.submit, tasks.double, 2)
+        await pool.shutdown_async()
+        goes_on.set()
+        assert second.result(0) == 4
+        thread.join()
+        assert first.result().result(0) == 2
+
+
 async def test_shutdown_async_can_cancel_what_waits(make_pool, gate):
     pool = make_pool(1, qsize=1)
     await pool.create()

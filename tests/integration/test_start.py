@@ -10,7 +10,7 @@ import threading
 import pytest
 import uvloop
 
-from distex import Pool, PoolClosed
+from distex import Pool, PoolClosed, PoolStartError
 
 from . import tasks
 from .support import Script, descendants, run_script
@@ -519,6 +519,16 @@ async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(
         assert not new_processes()
 
 
+async def test_a_pool_that_starts_and_has_nothing_to_do_is_shut_down_at_once(
+        starting, gate, new_processes):
+    creating = asyncio.create_task(starting.create())
+    await gate.wait_for_async(1)
+    await starting.shutdown_async()
+    with pytest.raises(PoolStartError, match="shut down before it was ready"):
+        await creating
+    assert not new_processes()
+
+
 def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate, new_processes):
     future = starting.submit(tasks.double, 2)
     gate.wait_for(1)
@@ -533,10 +543,10 @@ def test_a_pool_that_starts_can_be_killed_by_a_thread(starting, gate, new_proces
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_pool_that_goes_with_the_last_task_that_uses_it(
-        make_pool, factory, caplog, new_processes):
+        factory, caplog, new_processes):
     """It begins to end by itself, and the end of the loop is quicker."""
     async def use(used):
-        pool = make_pool(1)
+        pool = Pool(1)
         used.set_result(await pool.run_async(tasks.double, 2))
         try:
             await asyncio.Event().wait()
@@ -561,7 +571,7 @@ def test_a_pool_that_goes_with_the_last_task_that_uses_it(
 LEFT_OPEN = """
 import asyncio, concurrent.futures, sys, time
 import psutil, uvloop
-from distex import Pool, PoolClosed
+from distex import Pool, PoolClosed, PoolStartError
 
 def run(main):
     loop = (asyncio, uvloop)[{number}].new_event_loop()
@@ -613,9 +623,9 @@ def test_a_pool_whose_loop_is_closed_says_so(tmp_path, number, in_order):
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(
-        make_pool, factory, new_processes):
+        factory, new_processes):
     async def main(turns):
-        pool = make_pool(1)
+        pool = Pool(1)
         assert await pool.run_async(tasks.double, 2) == 4
         await pool.shutdown_async(wait=False)
         for _ in range(turns):
@@ -630,9 +640,9 @@ def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_pool_whose_loop_ends_at_any_moment_of_its_start_leaves_nothing(
-        make_pool, factory, new_processes):
+        factory, new_processes):
     async def main(turns):
-        call = make_pool(1).run_async(tasks.double, 2)
+        call = Pool(1).run_async(tasks.double, 2)
         for _ in range(turns):
             await asyncio.sleep(0)
         return call

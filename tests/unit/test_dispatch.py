@@ -3,6 +3,7 @@
 import gc
 import pickle
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -254,24 +255,49 @@ def test_more_of_them_are_packed_where_it_costs_more_to_wake_another(local, busy
         assert sum(bool(worker.calls()) for worker in pool.workers) == busy
 
 
-@pytest.mark.parametrize(("count", "busy"), [(1000, 2), (9000, 5)])
-def test_tiny_tasks_do_not_wake_more_workers_than_there_are_cpus(count, busy):
-    """Unless those have got as much as a worker may be sent ahead, which is 2 ms."""
+def test_tiny_tasks_do_not_wake_more_workers_than_there_are_cpus():
     with Pool(qsize=2, workers=20, cpus=2) as pool:
         pool.learn(1 * US)
-        for i in range(count):
+        for i in range(1000):
             pool.submit(i)
         calls = {worker: worker.calls() for worker in pool.workers}
         counts = sorted(map(len, calls.values()))
-        assert sum(counts) == count
-        assert counts[:-busy] == [0] * (20 - busy)
-        assert counts[-busy] > 400
+        assert sum(counts) == 1000
+        assert counts[:-2] == [0] * 18
+        assert counts[-2] > 400
         # one that is done gets the next, and not one that would have to be woken
         done = next(worker for worker in pool.workers if calls[worker])
         for id, _ in calls[done]:
             done.answers(id, ns=1 * US)
         pool.submit("next")
         assert [args for _, args in done.calls()] == [("next",)]
+
+
+def test_more_of_them_get_tiny_tasks_when_one_does_not_get_on_with_them():
+    """Each has got as much as a worker may be sent ahead, which is 2 ms."""
+    with Pool(qsize=2, workers=20, cpus=2) as pool:
+        pool.learn(1 * US)
+        for i in range(9000):
+            pool.submit(i)
+        busy = {worker: calls for worker in pool.workers if (calls := worker.calls())}
+        assert len(busy) == 2
+        assert all(1900 <= len(calls) <= 2000 for calls in busy.values())
+        gets_on, lags = busy
+        for id, _ in busy[gets_on][:100]:
+            gets_on.answers(id, ns=1 * US)
+        assert len(gets_on.calls()) == 100
+
+        deadline = time.monotonic() + 20
+        others = set(pool.workers) - set(busy)
+        while not (woken := [worker for worker in others if worker.calls()]):
+            assert time.monotonic() < deadline
+            pool.turn()
+        assert len(woken) == 1
+        assert not gets_on.calls()
+        assert not lags.calls()
+        while pool.dispatcher.queue:  # now nobody answers
+            assert time.monotonic() < deadline
+            pool.turn()
 
 
 @pytest.mark.parametrize("ns", [0, 4000 * MS], ids=["not known", "4 s"])
