@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,32 @@ async def _time_pings(sock: socket.socket, calls: int) -> list[float]:
         taken.append(time.perf_counter() - start)
     transport.close()
     return taken
+
+
+def go_through(
+    session: Session, chunksize: int | None, seconds: float, asynchronous: bool = False
+) -> Figures:
+    """The caller's loop over the results of a map alone: all of them are there."""
+    from distex._core.flatten import AsyncFlatten, Flatten
+
+    lists, size = max(1, int(1000 * seconds)), 8192
+
+    async def come() -> AsyncIterator[list[int]]:
+        for _ in range(lists):
+            yield list(range(size))
+
+    async def go() -> None:
+        async for _ in AsyncFlatten(come()):
+            pass
+
+    with usage.Meter() as meter:
+        if asynchronous:
+            asyncio.run(go())
+        else:
+            for _ in Flatten(list(range(size)) for _ in range(lists)):
+                pass
+    count = lists * size
+    return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}
 
 
 def import_asyncio(session: Session) -> Figures:

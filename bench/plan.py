@@ -13,6 +13,8 @@ CHUNKSIZES = (1, 10, 100, 1000, 10_000, 100_000)
 PING = "raw socketpair ping-pong (C)"
 LOOP_PING = "ping-pong of two bare event loops (uvloop)"
 POLL_PING = "busy-polling ping-pong (C)"
+THERE = "'for' alone, over results that are there"
+THERE_ASYNC = "'async for' alone, over results that are there"
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
 
 
@@ -149,6 +151,9 @@ def _map(workers: int, seconds: float, quick: bool) -> Experiment:
             Row("distex 0.7.2", "map"),
             Row("distex 0.7.2 async", "map_async"),
             Row("distex 0.7.2 async", "map_async, qsize=100", options={"qsize": 100}),
+            Row("limits", THERE, measure="go_through", only=("default",)),
+            Row("limits", THERE_ASYNC, {"asynchronous": True}, measure="go_through",
+                only=("default",)),
             Row("ProcessPoolExecutor", "map"),
             Row("multiprocessing.Pool", "map"),
             *(() if quick else (Row("multiprocessing.Pool", "imap_unordered", UNORDERED), *more)),
