@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.plan import CHUNKSIZES, LOOP_PING, PING, SIZES, size_label
+from bench.plan import CHUNKSIZES, LOOP_PING, LOOPS_ALONE, PING, SIZES, size_label
 from bench.report import Medians, written
 
 ASYNC, SUBMIT, MAP = "distex run_async", "distex submit", "distex map"
@@ -106,7 +106,7 @@ def _map(m: Medians) -> Iterator[Bar]:
 
 
 def _is_peer(row: str) -> bool:
-    return row.startswith(OLD) or not row.startswith("distex")
+    return row not in LOOPS_ALONE and (row.startswith(OLD) or not row.startswith("distex"))
 
 
 def _batching(m: Medians) -> Iterator[Bar]:

@@ -15,6 +15,7 @@ LOOP_PING = "ping-pong of two bare event loops (uvloop)"
 POLL_PING = "busy-polling ping-pong (C)"
 THERE = "'for' alone, over results that are there"
 THERE_ASYNC = "'async for' alone, over results that are there"
+LOOPS_ALONE = {THERE, THERE_ASYNC}
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
 
 

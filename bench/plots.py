@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from bench.measurements import BIN
-from bench.plan import SIZES, size_label
+from bench.plan import LOOPS_ALONE, SIZES, size_label
 from bench.report import Medians, written
 
 INK, FAINT, LIMIT = "#1f2430", "#d9dce3", "#8a909c"
@@ -123,10 +123,11 @@ def throughput(medians: Medians, out: Path, caption: str) -> None:
     workers = max((name for name, _ in medians.rows if name.startswith("map/")), default=None)
     if workers is None or not (single := _rates(medians, workers.replace("map", "single"), "")):
         return
-    default = _rates(medians, workers, "default")
+    default = {row: rate for row, rate in _rates(medians, workers, "default").items()
+               if row not in LOOPS_ALONE}
     best: dict[str, float] = {}
     for name, row in medians.rows:
-        if name == workers:
+        if name == workers and row not in LOOPS_ALONE:
             found = medians.best(name, "per_second", lambda r, _, own=row: r == own)
             if found is not None:
                 chunk = found[1][1]
