@@ -580,8 +580,8 @@ class Pool(concurrent.futures.Executor):
         """Have so many workers on this machine; wait until they are ready, or the others gone.
 
         A worker that takes the place of one that was ready, see max_tasks_per_child, is not waited
-        for. Those that are too many end what they have started, as with remove_host(). With 0 and no
-        other hosts tasks wait until there are workers again.
+        for. Those that are too many end what they have started, as with remove_host(). With 0 and
+        no other hosts tasks wait until there are workers again.
 
         Raises:
             PoolStartError: they can't be started; the pool goes on with those that could.
