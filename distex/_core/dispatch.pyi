@@ -12,6 +12,7 @@ from distex._core.framing import FrameHandler, FrameWriter
 from distex._core.lane import Lane
 
 BALANCE_DELAY: float
+LAG_DELAY: float
 LANE_GRACE: float
 
 @disjoint_base
