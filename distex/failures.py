@@ -2,7 +2,7 @@
 
     DistexError, concurrent.futures' BrokenProcessPool (a RuntimeError)
     ├── PoolStartError    the pool could not be started
-    ├── PoolClosed        the pool ended while the task waited or ran
+    ├── PoolClosed        the pool ended while the task waited or ran, or before it was ready
     └── WorkerLost        the worker died that ran the task
 
     DistexError
@@ -24,7 +24,8 @@ class PoolStartError(DistexError, BrokenProcessPool):
 
 
 class PoolClosed(DistexError, BrokenProcessPool):
-    """Raised by a task that was waiting or running when its pool was ended without it."""
+    """Raised by a task that was waiting or running when its pool was ended without it, and by
+    waiting for a pool that is ended before it is ready."""
 
 
 class PoolFull(DistexError, RuntimeError):

@@ -30,7 +30,7 @@ from distex.calls import Calls, CancelRunning, TaskOptions
 from distex.elastic import Elastic
 from distex.errors import HostError
 from distex.executor import Future, LoopThread, check_may_block, run_on
-from distex.failures import PoolStartError, WorkerLost
+from distex.failures import PoolClosed, PoolStartError, WorkerLost
 from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
@@ -159,7 +159,8 @@ def _at_exit() -> None:
 class Ready:
     """Whether a pool's workers are ready; can be awaited, or waited for in a thread.
 
-    Both raise PoolStartError if the workers can't be started.
+    Both raise PoolStartError if the workers can't be started, and PoolClosed if the pool is ended
+    before they are ready.
     """
 
     def __init__(self, pool: "Pool") -> None:
@@ -443,7 +444,7 @@ class Pool(concurrent.futures.Executor):
         except TimeoutError:
             waiting.cancel()
             return False
-        except BaseException:  # PoolStartError, or KeyboardInterrupt
+        except BaseException:  # PoolStartError, PoolClosed, or KeyboardInterrupt
             if self._home.thread is not None:
                 self.kill()
             raise
@@ -463,6 +464,7 @@ class Pool(concurrent.futures.Executor):
 
         Raises:
             PoolStartError: they can't be started.
+            PoolClosed: the pool was ended before they were ready.
             RuntimeError: the pool was shut down.
         """
         self._start_here()
@@ -973,7 +975,7 @@ async def _started(supervisor: Supervisor) -> None:
     the wait leaves the pool alone: others may wait for it too."""
     try:
         await asyncio.shield(supervisor.started)
-    except PoolStartError:
+    except (PoolStartError, PoolClosed):
         await asyncio.shield(supervisor.stop_soon())
         raise
 

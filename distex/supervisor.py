@@ -109,6 +109,7 @@ class Supervisor:
 
         Raises:
             PoolStartError: why they can't be started. Nothing is left then.
+            PoolClosed: the pool was ended before they were ready. Nothing is left then either.
         """
         try:
             await self._prepare()
@@ -122,7 +123,7 @@ class Supervisor:
             elif isinstance(exc, HostError):
                 error = PoolStartError(str(exc))
                 error.__cause__ = exc
-            elif not isinstance(exc, (PoolStartError, asyncio.CancelledError)):
+            elif not isinstance(exc, (PoolStartError, PoolClosed, asyncio.CancelledError)):
                 error = PoolStartError(f"the pool can't be started: {exc!r}")
                 error.__cause__ = exc
             await asyncio.shield(self.stop_soon(error))
@@ -512,7 +513,7 @@ class Supervisor:
             self.dispatcher.cancel_queued()
         self.dispatcher.inbox.handle_all()
         if drain:
-            with contextlib.suppress(PoolStartError):
+            with contextlib.suppress(PoolStartError, PoolClosed):
                 if self.dispatcher.outstanding:  # else there is nothing to start for
                     await asyncio.shield(self._started)
                 await self.drained()
@@ -524,7 +525,7 @@ class Supervisor:
         if not self._started.done():
             self._started.set_exception(
                 error if isinstance(error, PoolStartError)
-                else PoolStartError("the pool was shut down before it was ready"))
+                else PoolClosed("the pool was ended before it was ready"))
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:  # a nanny that was being launched is taken down

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from effort import THOROUGH
 from hypothesis import settings
 from leftovers import nothing_left, own_surroundings
 
@@ -54,7 +55,7 @@ def loop(request: pytest.FixtureRequest) -> Loop:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes a thousand processes, or long, unless that is asked for."""
-    if os.environ.get("PROFILE") != "ci":
+    if not THOROUGH:
         large = [item for item in items if item.get_closest_marker("large")]
         config.hook.pytest_deselected(items=large)
         items[:] = [item for item in items if item not in large]

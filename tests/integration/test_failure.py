@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from effort import moments
 from machine import is_alive
 
 from distex import Pool, PoolClosed, PoolStartError, RemoteException, WorkerLost
@@ -545,7 +546,7 @@ async def test_after_asynchronous_shutdown_nothing_is_left(make_pool):
 
 
 async def test_who_connects_in_the_moment_of_the_end_is_let_go(make_pool):
-    for turns in range(8):  # of the loop between the two
+    for turns in moments(8):  # of the loop, between the two
         async with make_pool(1) as pool:
             stranger = socket.socket(socket.AF_UNIX)
             with stranger:

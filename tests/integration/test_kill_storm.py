@@ -2,17 +2,14 @@
 
 Those of remote workers are in tests/ssh/test_storm.py. STORM_SECONDS makes them longer."""
 
-import os
 from functools import partial
 
 import pytest
-from hypothesis import settings
+from effort import how_long
 from storm import killer, nanny_pids, storm, worker_pids
 
-CI = settings.default.max_examples >= 10_000
-ASKED = os.environ.get("STORM_SECONDS")
-SECONDS = float(ASKED or (20 if CI else 1))
-FEWER = float(ASKED or (10 if CI else 1))
+SECONDS = how_long("STORM_SECONDS", plain=1, thorough=20)
+FEWER = how_long("STORM_SECONDS", plain=1, thorough=10)
 
 
 RETRIES = 50  # a task may happen to be on many workers that are killed

@@ -1,13 +1,10 @@
 """Short lives of pools: see tests/lives.py. LIVES_SECONDS makes them more than they are here."""
 
-import os
-
 import pytest
-from hypothesis import settings
+from effort import how_long
 from lives import lives
 
-CI = settings.default.max_examples >= 10_000
-SECONDS = float(os.environ.get("LIVES_SECONDS") or (10 if CI else 1.5))
+SECONDS = how_long("LIVES_SECONDS", plain=1.5, thorough=10)
 
 
 @pytest.mark.timeout(SECONDS + 120)

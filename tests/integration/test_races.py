@@ -1,13 +1,10 @@
 """Races: see tests/races.py. RACE_SECONDS makes them longer than they are here."""
 
-import os
-
 import pytest
-from hypothesis import settings
+from effort import how_long
 from races import race
 
-CI = settings.default.max_examples >= 10_000
-SECONDS = float(os.environ.get("RACE_SECONDS") or (10 if CI else 1.5))
+SECONDS = how_long("RACE_SECONDS", plain=1.5, thorough=10)
 
 
 @pytest.mark.timeout(SECONDS + 120)

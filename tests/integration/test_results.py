@@ -454,6 +454,7 @@ async def test_keyword_arguments_of_any_name(make_pool):
             assert await asyncio.to_thread(pool.run, tasks.give_back, **{name: 1}) == expected
 
 
+@pytest.mark.large
 def test_a_gibibyte_there_and_its_length_back():
     free = psutil.virtual_memory().available
     if free < 6 * 2**30:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvloop
+from effort import moments
 
-from distex import Pool, PoolClosed, PoolStartError
+from distex import Pool, PoolClosed
 
 from . import tasks
 from .support import Script, descendants, run_script
@@ -173,6 +175,7 @@ def test_methods_of_imported_classes_use_the_globals_of_their_module(tmp_path):
     """As what is called, as the initializer, and in what a function of the script refers to."""
     tmp_path.joinpath("beside.py").write_text("""
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 lock = threading.Lock()  # can't be pickled
 state = "not set"
@@ -508,7 +511,7 @@ async def test_a_pool_that_starts_can_be_killed(starting, gate, new_processes):
 
 async def test_a_pool_can_be_killed_at_every_turn_of_the_loop_as_it_starts(
         make_pool, new_processes):
-    for turns in range(15):
+    for turns in moments(15):
         pool = make_pool(1)
         call = pool.run_async(tasks.double, 2)
         for _ in range(turns):
@@ -524,8 +527,22 @@ async def test_a_pool_that_starts_and_has_nothing_to_do_is_shut_down_at_once(
     creating = asyncio.create_task(starting.create())
     await gate.wait_for_async(1)
     await starting.shutdown_async()
-    with pytest.raises(PoolStartError, match="shut down before it was ready"):
+    with pytest.raises(PoolClosed, match="ended before it was ready"):
         await creating
+    assert not new_processes()
+
+
+@pytest.mark.parametrize("wait", [
+    lambda pool: pool.ready.wait(), lambda pool: pool.run_on_all(tasks.double, 2)],
+    ids=["ready", "run_on_all"])
+def test_who_waits_for_a_pool_that_a_thread_shuts_down_is_told(
+        starting, gate, new_processes, wait):
+    with ThreadPoolExecutor(1) as waiter:
+        waiting = waiter.submit(wait, starting)
+        gate.wait_for(1)
+        starting.shutdown()
+        with pytest.raises(PoolClosed, match="ended before it was ready"):
+            waiting.result(30)
     assert not new_processes()
 
 
@@ -571,7 +588,7 @@ def test_a_pool_that_goes_with_the_last_task_that_uses_it(
 LEFT_OPEN = """
 import asyncio, concurrent.futures, sys, time
 import psutil, uvloop
-from distex import Pool, PoolClosed, PoolStartError
+from distex import Pool, PoolClosed
 
 def run(main):
     loop = (asyncio, uvloop)[{number}].new_event_loop()
@@ -631,7 +648,7 @@ def test_an_end_that_is_cut_off_by_that_of_the_loop_leaves_nothing(
         for _ in range(turns):
             await asyncio.sleep(0)
 
-    for turns in range(10):
+    for turns in moments(10):
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main(turns))
         gc.collect()  # what was not closed warns of it
@@ -647,7 +664,7 @@ def test_a_pool_whose_loop_ends_at_any_moment_of_its_start_leaves_nothing(
             await asyncio.sleep(0)
         return call
 
-    for turns in range(10):
+    for turns in moments(10):
         with asyncio.Runner(loop_factory=factory) as runner:
             call = runner.run(main(turns))
         with pytest.raises(PoolClosed, match="double"):
@@ -658,7 +675,7 @@ def test_a_pool_whose_loop_ends_at_any_moment_of_its_start_leaves_nothing(
 
 
 async def test_a_pool_whose_start_is_cancelled_at_any_moment_ends(make_pool, new_processes):
-    for turns in range(10):
+    for turns in moments(10):
         others = asyncio.all_tasks()
         pool = make_pool(1)
         call = pool.run_async(tasks.double, 2)

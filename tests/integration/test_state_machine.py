@@ -16,6 +16,7 @@ import signal
 import threading
 
 import pytest
+from effort import THOROUGH
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -33,7 +34,6 @@ from distex import Pool, PoolStartError, WorkerLost
 from . import tasks
 from .support import DEADLINE, wait_until
 
-CI = settings.default.max_examples >= 10_000
 WORKERS = 2  # to begin with
 
 
@@ -299,6 +299,6 @@ class PoolMachine(RuleBasedStateMachine):
 def test_the_pool_does_what_the_model_says(loop_type):
     PoolMachine.worker_loop = loop_type
     PoolMachine.TestCase.settings = settings(
-        max_examples=30 if CI else 4, stateful_step_count=40 if CI else 20, deadline=None,
+        max_examples=30 if THOROUGH else 4, stateful_step_count=40 if THOROUGH else 20, deadline=None,
         suppress_health_check=list(HealthCheck))
     PoolMachine.TestCase("runTest").runTest()

@@ -1,15 +1,12 @@
 """Kill storm: sshd's sessions and remote nannies are killed under load; see tests/storm.py."""
 
-import os
-
 import pytest
-from hypothesis import settings
+from effort import how_long
 from storm import killer, storm
 
 from distex import Pool
 
-CI = settings.default.max_examples >= 10_000
-SECONDS = float(os.environ.get("STORM_SECONDS") or (10 if CI else 1.5))
+SECONDS = how_long("STORM_SECONDS", plain=1.5, thorough=10)
 
 
 @pytest.mark.timeout(SECONDS + 180)
