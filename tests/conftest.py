@@ -10,14 +10,13 @@ A test that takes ``loop`` runs twice, under uvloop and under asyncio's own even
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import uvloop
-from effort import THOROUGH
+from effort import THOROUGH, so_much
 from hypothesis import settings
 from leftovers import nothing_left, own_surroundings
 
@@ -26,7 +25,7 @@ from distex import LoopType
 settings.register_profile("local", deadline=None, max_examples=200)
 settings.register_profile("ci", deadline=None, max_examples=10_000)
 settings.register_profile("sanitize", deadline=None, max_examples=100)
-settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
+settings.load_profile(so_much(plain="local", thorough="ci"))
 
 
 # --- the two loops

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from effort import so_much
 from machine import mapped_rings
 
 from distex import Pool, WorkerLost
@@ -23,6 +24,8 @@ from .support import open_lanes, wait_until
 
 KB, MB = 1 << 10, 1 << 20
 SIZES = [60 * KB, 64 * KB, 200 * KB, 256 * KB, MB, 3 * MB, 4 * MB, 9 * MB, 40 * MB]
+SENT = so_much(plain=24, thorough=60) * MB  # while somebody goes
+SENDING = SENT / (3000 * MB)  # seconds that it takes or so
 
 
 def filled(size, value):
@@ -49,7 +52,7 @@ def test_sizes(pool, size):
 
 
 async def test_both_ways_at_once(make_pool):
-    arrays = [filled(size, k) for k, size in enumerate(SIZES * 2)]
+    arrays = [filled(size, k) for k, size in enumerate(SIZES * so_much(plain=2, thorough=3))]
     async with make_pool(2, qsize=4) as pool:
         pool.run_async(identity, arrays[-1])  # nobody waits for it
         results = await asyncio.gather(*(pool.run_async(add_one, array) for array in arrays))
@@ -58,12 +61,13 @@ async def test_both_ways_at_once(make_pool):
 
 
 async def test_a_map_of_them(make_pool):
+    number = so_much(plain=15, thorough=30)
     async with make_pool(2) as pool:
         k = 0
-        async for result in pool.map_async(add_one, (filled(5 * MB, k) for k in range(15))):
+        async for result in pool.map_async(add_one, (filled(5 * MB, k) for k in range(number))):
             assert (result == k + 1).all()
             k += 1
-        assert k == 15
+        assert k == number
 
 
 def test_others_come_meanwhile(make_pool):
@@ -72,7 +76,7 @@ def test_others_come_meanwhile(make_pool):
         done = threading.Event()
 
         def large():
-            for k in range(10):
+            for k in range(so_much(plain=10, thorough=20)):
                 assert (pool.run(add_one, filled(20 * MB, k)) == k + 1).all()
             done.set()
 
@@ -131,13 +135,13 @@ def die_while_it_is_sent(size, seconds):
 def test_the_worker_is_killed(make_pool, way):
     outcomes = set()
     with make_pool(1) as pool:
-        for seconds in (0.0, 0.004, 0.008, 0.012):  # it takes 8 ms or so
+        for part in so_much(plain=(0, 0.5, 1, 1.5), thorough=(0, 0.25, 0.5, 0.75, 1, 1.5)):
             with contextlib.suppress(WorkerLost):
                 if way == "run":
-                    result = pool.run(die_while_it_is_sent, 24 * MB, seconds)
+                    result = pool.run(die_while_it_is_sent, SENT, part * SENDING)
                 else:
-                    result = pool.submit(die_while_it_is_sent, 24 * MB, seconds).result()
-                assert len(result) == 24 * MB and (result == 1).all()
+                    result = pool.submit(die_while_it_is_sent, SENT, part * SENDING).result()
+                assert len(result) == SENT and (result == 1).all()
                 outcomes.add("whole")
                 continue
             outcomes.add("lost")
@@ -168,10 +172,10 @@ def test_the_shared_memory_goes_with_the_worker(make_pool):
 def test_it_is_killed_while_it_is_sent_something(make_pool):
     with make_pool(1) as pool:
         pool.run(identity, filled(MB, 0))
-        for _ in range(3):
+        for _ in range(so_much(plain=3, thorough=5)):
             pid = pool.run(os.getpid)
-            future = pool.submit(identity, filled(24 * MB, 3))
-            time.sleep(random.uniform(0, 0.004))
+            future = pool.submit(identity, filled(SENT, 3))
+            time.sleep(random.uniform(0, SENDING / 2))
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(WorkerLost):
                 assert (future.result() == 3).all()
@@ -182,8 +186,8 @@ async def test_who_waits_is_cancelled(make_pool):
     async with make_pool(1) as pool:
         await pool.run_async(identity, filled(MB, 0))
         for _ in range(5):
-            call = pool.run_async(add_one, filled(24 * MB, 3))
-            await asyncio.sleep(random.uniform(0, 0.012))
+            call = pool.run_async(add_one, filled(SENT, 3))
+            await asyncio.sleep(random.uniform(0, 1.5 * SENDING))
             call.cancel()
             assert (await pool.run_async(identity, filled(5 * MB, 2)) == 2).all()
 
@@ -192,8 +196,8 @@ async def test_who_waits_is_cancelled(make_pool):
 def test_the_pool_ends(make_pool, end):
     for _ in range(3):
         with make_pool(2) as pool:
-            futures = [pool.submit(add_one, filled(12 * MB, k)) for k in range(6)]
-            time.sleep(random.uniform(0, 0.01))
+            futures = [pool.submit(add_one, filled(SENT // 2, k)) for k in range(6)]
+            time.sleep(random.uniform(0, SENDING))
             end(pool)
         for k, future in enumerate(futures):
             if future.exception() is None:

@@ -10,23 +10,23 @@ from collections import deque
 
 import psutil
 import pytest
-from effort import THOROUGH
+from effort import so_much
 
 from . import tasks
 
-MANY = 1_000_000 if THOROUGH else 200_000
+MANY = so_much(plain=200_000, thorough=1_000_000)
 SOAK_SECONDS = float(os.environ.get("DISTEX_SOAK_SECONDS", "1"))
 GROWTH_LIMIT_BYTES = 5 * 2**20
 
 
-def test_a_million_tasks_submitted_at_once_complete(make_pool):
+def test_very_many_tasks_submitted_at_once_complete(make_pool):
     with make_pool(2) as pool:
         futures = [pool.submit(tasks.double, x) for x in range(MANY)]
         for x, future in enumerate(futures):
             assert future.result() == 2 * x
 
 
-async def test_a_million_asynchronous_calls_complete(make_pool):
+async def test_very_many_asynchronous_calls_complete(make_pool):
     async with make_pool(2) as pool:
         for start in range(0, MANY, 100_000):
             calls = [pool.run_async(tasks.double, x) for x in range(start, start + 100_000)]

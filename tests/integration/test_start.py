@@ -175,7 +175,6 @@ def test_methods_of_imported_classes_use_the_globals_of_their_module(tmp_path):
     """As what is called, as the initializer, and in what a function of the script refers to."""
     tmp_path.joinpath("beside.py").write_text("""
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 lock = threading.Lock()  # can't be pickled
 state = "not set"

@@ -16,7 +16,7 @@ import signal
 import threading
 
 import pytest
-from effort import THOROUGH
+from effort import so_much
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -299,6 +299,6 @@ class PoolMachine(RuleBasedStateMachine):
 def test_the_pool_does_what_the_model_says(loop_type):
     PoolMachine.worker_loop = loop_type
     PoolMachine.TestCase.settings = settings(
-        max_examples=30 if THOROUGH else 4, stateful_step_count=40 if THOROUGH else 20, deadline=None,
-        suppress_health_check=list(HealthCheck))
+        max_examples=so_much(plain=4, thorough=30), stateful_step_count=so_much(plain=20, thorough=40),
+        deadline=None, suppress_health_check=list(HealthCheck))
     PoolMachine.TestCase("runTest").runTest()

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from effort import THOROUGH
+from effort import so_much
 
 ROUNDS = 2000
-MORE = int(os.environ.get("LEAK_FACTOR") or 1)  # times as many rounds; `make soak` asks for more
-PART = 1 if THOROUGH else 10  # one in so many rounds in a plain run
+MORE = int(os.environ.get("LEAK_FACTOR") or 1)  # times as many rounds
+PART = so_much(plain=10, thorough=1)  # one in so many rounds in a plain run
 TRIES = 6
 SLACK_BLOCKS = 150  # caches and free lists of the interpreter, which fill up slowly
 

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from effort import so_much
 from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
@@ -64,7 +65,7 @@ def test_it_never_answers_the_request_to_forward(server):
 def test_a_channel_ends_in_the_midst_of_a_frame(server, direction, size):
     """The connection lives: one worker is lost, and replaced."""
     with Pool(0, server.spec(2)) as pool:
-        array = np.arange(250_000)
+        array = np.arange(so_much(plain=250_000, thorough=1_000_000))
         assert np.array_equal(pool.run(double, array), 2 * array)
         pids = {process.pid for process in server.processes()}
         server.bytes_left[direction] = size
