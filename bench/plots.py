@@ -123,15 +123,13 @@ def throughput(medians: Medians, out: Path, caption: str) -> None:
     workers = max((name for name, _ in medians.rows if name.startswith("map/")), default=None)
     if workers is None or not (single := _rates(medians, workers.replace("map", "single"), "")):
         return
-    default = {row: rate for row, rate in _rates(medians, workers, "default").items()
-               if row not in LOOPS_ALONE}
+    default = _rates(medians, workers, "default")
     best: dict[str, float] = {}
-    for name, row in medians.rows:
-        if name == workers and row not in LOOPS_ALONE:
-            found = medians.best(name, "per_second", lambda r, _, own=row: r == own)
-            if found is not None:
-                chunk = found[1][1]
-                best[row if chunk == "default" else f"{row}, chunksize={chunk}"] = found[0]
+    for row in _rows(medians, workers):
+        found = medians.best(workers, "per_second", lambda r, _, own=row: r == own)
+        if found is not None:
+            chunk = found[1][1]
+            best[row if chunk == "default" else f"{row}, chunksize={chunk}"] = found[0]
     panels = [
         (single, "Single tasks per second, a future each, 1,000 in flight"),
         (default, "map of a tiny function, default arguments, items per second"),
@@ -146,12 +144,14 @@ def throughput(medians: Medians, out: Path, caption: str) -> None:
     _save(figure, out, "throughput", caption)
 
 
+def _rows(medians: Medians, experiment: str) -> set[str]:
+    return {row for name, row in medians.rows if name == experiment} - LOOPS_ALONE
+
+
 def _rates(medians: Medians, experiment: str, case: str) -> dict[str, float]:
-    rates = {}
-    for name, row in medians.rows:
-        if name == experiment and (rate := medians.get(name, row, case, "per_second")):
-            rates[row] = rate
-    return rates
+    found = {row: medians.get(experiment, row, case, "per_second")
+             for row in _rows(medians, experiment)}
+    return {row: rate for row, rate in found.items() if rate}
 
 
 # --- distributions
