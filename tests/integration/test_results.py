@@ -387,7 +387,7 @@ def test_five_tasks_that_sleep_a_fifth_of_a_second_take_about_that(make_pool):
         began = time.monotonic()
         futures = [pool.submit(asyncio.sleep, 0.2, x) for x in range(5)]
         assert [future.result() for future in futures] == list(range(5))
-        assert 0.2 <= time.monotonic() - began < 0.6  # one after the other it were a second
+        assert 0.2 <= time.monotonic() - began < 1  # which they take one after the other
 
 
 def test_async_tasks_of_a_map_overlap(make_pool):

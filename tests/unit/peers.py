@@ -1,5 +1,6 @@
 """The other end of the wire for tests of the core: a worker for the Dispatcher, a pool for the
-Runner. Both speak through the reference framing, on a real event loop that runs when it is told to.
+Runner. Both speak through the reference framing, on a real event loop that runs when it is told to;
+in the Dispatcher's, time passes when it is told to.
 """
 
 import asyncio
@@ -122,11 +123,20 @@ class Worker:
         self.says(Frame(kind, 0, ns, id, struct.pack("<I", len(results)) + b"".join(encoded)))
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """Its clock stands still, so that a test that is held up is not one in which much time passed."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+
 class Pool:
     """A dispatcher on a loop of its own, and the tasks and workers for it."""
 
     def __init__(self, qsize=2, workers=1, local=True, cpus=0):
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.dispatcher = Dispatcher(self.loop, codec, qsize)
         machine = Machine(local, cpus)
         self.workers = [
@@ -169,3 +179,8 @@ class Pool:
 
     def turn(self):
         turn(self.loop)
+
+    def pass_time(self, seconds):
+        """So much time passes, and the loop does what is due then."""
+        self.loop.now += seconds
+        self.turn()

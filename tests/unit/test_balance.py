@@ -1,6 +1,5 @@
 """Work that is given back by a worker that has too much, and shared out anew."""
 
-import asyncio
 import struct
 
 import pytest
@@ -13,7 +12,8 @@ from distex.errors import ProtocolError
 
 def let_it_look(pool):
     """Long enough for the dispatcher to see who has nothing to do."""
-    pool.loop.run_until_complete(asyncio.sleep(3 * BALANCE_DELAY))
+    for _ in range(3):
+        pool.pass_time(BALANCE_DELAY)
 
 
 def give_back(worker, id, done=0, spent_ns=0):
