@@ -16,6 +16,8 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from weakref import WeakKeyDictionary
 
+from libc.stdint cimport uint64_t
+
 from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
 from distex._core.framing cimport CALL, Buffer
 from distex._core.futures cimport FAILED, AsyncTask, ConcurrentTask
@@ -181,13 +183,10 @@ cdef class Caller:
         task._state = RUNNING
         lane = link.lane
         try:
-            self._exchange(lane, task)
+            if not self._is_answered(link, lane, task):
+                return task.result()  # how the worker died, or that of another try
             value, lane.value = lane.value, None
             error, lane.error = lane.error, None
-        except LaneClosed:
-            link.lane = None
-            self.dispatcher.inbox.put(link.lane_closed)
-            return task.result()  # how the worker died, or that of another try
         except BaseException:
             link.lane = None  # an interrupt: the answer will come when nobody asks any more
             link.lane_wanted = False
@@ -201,12 +200,22 @@ cdef class Caller:
         finally:
             error = None
 
+    cdef bint _is_answered(self, WorkerLink link, Lane lane, Task task) except -1:
+        try:
+            self._exchange(lane, task)
+        except LaneClosed:
+            link.lane = None
+            self.dispatcher.inbox.put(link.lane_closed)
+            return False
+        return True
+
     cdef int _exchange(self, Lane lane, Task task) except -1:
         cdef Py_ssize_t mark
         cdef Buffer scratch
         cdef list segments
+        cdef uint64_t id = task.wire_id  # another one if it moves to another worker meanwhile
         lane.prepare(task.function)
-        mark = lane.out.begin(CALL, 0, task.function.id, 0)
+        mark = lane.out.begin(CALL, 0, task.function.id, id)
         if task.put_native(lane.out, self.dispatcher.codec):
             lane.out.end(mark)
         else:
@@ -220,7 +229,7 @@ cdef class Caller:
                     exc, f"raised while the arguments of {task.function.name} were being pickled")
                 lane.error = exc
                 return 0
-            lane.out.frame(CALL, task.flags, task.function.id, 0, scratch.data, scratch.size,
+            lane.out.frame(CALL, task.flags, task.function.id, id, scratch.data, scratch.size,
                            segments)
         return lane.exchange()
 

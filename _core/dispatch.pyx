@@ -507,8 +507,7 @@ cdef class WorkerLink(FrameHandler):
         else:
             slot = len(self.slots)
             self.slots.append(task)
-        self.sequence += 1
-        task.wire_id = self.sequence << SLOT_BITS | <uint64_t>slot
+        task.wire_id = self._next_id(slot)
         task.link = self
         task.booked_ns = function.cost_ns * task.calls
         self.load_ns += task.booked_ns
@@ -526,6 +525,11 @@ cdef class WorkerLink(FrameHandler):
             out.frame(<Kind>task.kind, task.flags, function.id, task.wire_id,
                       scratch.data, scratch.size, segments)
         return 0
+
+    cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept:
+        """For a task that is sent now: a worker starts its tasks in the order of their ids."""
+        self.sequence += 1
+        return self.sequence << SLOT_BITS | <uint64_t>slot
 
     cdef int spend(self, uint32_t calls) except -1:
         """So many calls of those that the worker is for have been sent to it."""
@@ -980,6 +984,7 @@ cdef class Dispatcher:
             if link.in_flight == 0 and not link.lost and not link.retiring and link.budget:
                 if link.lane is not None and link.lane_task is None:
                     link.lane_task = task
+                    task.wire_id = link._next_id(0)
                     link._begin()
                     if link.budget > 0:
                         link.spend(1)

@@ -313,7 +313,8 @@ cdef class Runner(FrameHandler):
         cdef Py_ssize_t mark
         cdef Job job
         self._flush_before(entry)
-        self.page[STARTED] = id
+        if self.page[STARTED] < id:
+            self.page[STARTED] = id
         try:
             function = entry.function
             if function is None:
@@ -373,7 +374,10 @@ cdef class Runner(FrameHandler):
         cdef PyObject* number
         cdef bint native = self.codec.native
         cdef uint64_t* page = &self.page[0]
-        page[STARTED] = job.id
+        # else it goes on behind a coroutine, and others have been started meanwhile
+        cdef bint newest = page[STARTED] <= job.id
+        if newest:
+            page[STARTED] = job.id
         try:
             function = entry.load(self.load_function)
             if job.results is None:
@@ -392,7 +396,8 @@ cdef class Runner(FrameHandler):
                     if job.unsent and self._send_now(entry):
                         self._send_results(job, PART)
                     self._flush_before(entry)
-                page[ITEM] = job.done
+                if newest:
+                    page[ITEM] = job.done
                 number = get_number(&job.cursor)
                 if number != NULL:
                     item = owned(number)

@@ -51,7 +51,9 @@ class Interrupt:
     def act(self, now: float) -> float | None:
         """Do what is due: when to look again, or None: all is done."""
         page = self.child.page
-        if page[STARTED] > self.task or page[FINISHED] == self.task:
+        # a chunk of coroutines may go on when others have been started
+        if page[RUNNING] != self.task and (
+                page[STARTED] > self.task or page[FINISHED] == self.task):
             return None
         if self.kill_at is None:
             if page[STARTED] < self.task:  # its turn has not come; most likely it never will

@@ -9,7 +9,7 @@ signal that follows ends it (see interrupts.py).
 
 import mmap
 
-STARTED = 0  # id of the last task that was started
+STARTED = 0  # id of the last task that was started: of those to come each has a higher one
 FINISHED = 1  # id of the last plain task that was done
 UNWANTED = 2  # id of the task that is to be ended, written by the nanny
 RUNNING = 3  # id of the task whose function is being called; 0: none, nothing may be interrupted

@@ -26,4 +26,5 @@ cdef class Caller:
     cdef ConcurrentTask _make(self)
     cdef int _submit(self, Task task, bint at_home=*) except -1
     cdef object _run(self, object func, tuple args, dict kwargs)
+    cdef bint _is_answered(self, WorkerLink link, Lane lane, Task task) except -1
     cdef int _exchange(self, Lane lane, Task task) except -1

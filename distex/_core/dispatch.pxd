@@ -170,6 +170,7 @@ cdef class WorkerLink(FrameHandler):
     cdef int _leave_busy(self) except -1
     cdef int _list_idle(self) except -1
     cdef int send(self, Task task) except -1
+    cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept
     cdef int spend(self, uint32_t calls) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task) except -1
     cdef Task _find(self, uint64_t id)

@@ -1,6 +1,7 @@
 """Failure: it stays with what failed, says what happened, and leaves nothing behind."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from distex.worker import LaneRunner
 
 from . import tasks
 from .support import (
+    Gate,
     Script,
     descendants,
     distex_folders,
@@ -121,6 +123,53 @@ def test_an_idle_worker_that_dies_is_replaced(make_pool):
         assert pool.run(tasks.pid) != pid
 
 
+@contextlib.contextmanager
+def stopped_worker(pool):
+    """The only worker, which takes nothing meanwhile; and a thread to call run() in."""
+    open_lanes(pool)
+    pid = pool.run(tasks.pid)
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            yield pid, threads
+        finally:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_call_of_run_that_had_not_started_moves_to_another_worker(make_pool):
+    with make_pool(1) as pool, stopped_worker(pool) as (pid, threads):
+        call = threads.submit(pool.run, tasks.pid)
+        link, = pool._home.supervisor.links()
+        wait_until(lambda: link.in_flight == 1, "the call")
+        os.kill(pid, signal.SIGKILL)
+        assert call.result(20) != pid
+
+
+def test_what_began_while_a_chunk_waited_is_not_run_again(make_pool, gate, tmp_path):
+    """The chunk goes on, and ends the worker."""
+    with make_pool(1, qsize=4) as pool:
+        way = Gate(tmp_path, "way")
+        items = [(tasks.pass_gate_async, way.path), (tasks.exit_worker, 1)]
+        results = pool.map(call, items, star=True, chunksize=2)
+        way.wait_for(1)
+        began_meanwhile = pool.submit(tasks.wait_for_cancel, gate.path)
+        gate.wait_for(1)
+        way.open()
+        with pytest.raises(WorkerLost):
+            list(results)
+        assert isinstance(began_meanwhile.exception(20), WorkerLost)
+    assert gate.arrived() == 1
+
+
+def test_the_loss_of_a_call_of_run_tells_nothing_of_its_way(make_pool):
+    with make_pool(1) as pool:
+        open_lanes(pool)
+        with pytest.raises(WorkerLost) as failure:
+            pool.run(tasks.kill_worker)
+        assert failure.value.__context__ is None
+
+
 def close_lane():
     """In a worker, which goes on."""
     lane, = [thing for thing in gc.get_objects() if type(thing) is LaneRunner]
@@ -132,9 +181,7 @@ def test_a_worker_that_closes_its_lane_is_cut_off(make_pool):
         open_lanes(pool)
         pid = pool.run(tasks.pid)
         pool.submit(close_lane).result()  # not by the lane
-        with pytest.raises(WorkerLost):
-            pool.run(tasks.pid)
-        assert pool.run(tasks.pid) != pid
+        assert pool.run(tasks.pid) != pid  # it was sent by it, but had not started
 
 
 def test_a_coroutine_on_a_worker_that_dies_fails_too(make_pool, gate):

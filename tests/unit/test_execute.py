@@ -33,7 +33,7 @@ from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import Connection
 from distex.errors import ProtocolError, RemoteException, dump_exception, load_exception
-from distex.notes import PAGE_BYTES
+from distex.notes import ITEM, PAGE_BYTES, STARTED
 
 functions = serializers.for_functions(1)
 dump_error = functools.partial(dump_exception, dumps=lambda exc: data.dumps(exc, None))
@@ -384,6 +384,17 @@ def test_the_page_says_what_has_started_and_what_is_done():
         worker.gets(started)
         # a coroutine is nothing that could be interrupted
         assert worker.page[:2].tolist() == [started.id, started.id]
+
+
+def test_what_has_started_stays_started_when_an_older_chunk_goes_on():
+    with Worker() as worker:
+        chunk = worker.chunk_frame(worker.function(identity_async), [1, 2, 3])
+        later = worker.call_frame(worker.function(identity), 4)
+        worker.gets(chunk, later)
+        assert worker.page[STARTED] == later.id
+        worker.page[ITEM] = 77
+        worker.answers(count=2)
+        assert (worker.page[STARTED], worker.page[ITEM]) == (later.id, 77)
 
 
 def test_between_slow_calls_the_loop_gets_to_its_other_work():
