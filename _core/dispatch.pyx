@@ -427,6 +427,10 @@ cdef class WorkerLink(FrameHandler):
         return (cost_ns > 0 and self.load_ns + cost_ns <= AHEAD_NS
                 and self.dispatcher.qsize > 1 and self.in_flight < SLOT_COUNT - 1)
 
+    cdef bint has_little(self) noexcept:
+        """Whether it is known to be soon done with what it has."""
+        return 0 < self.load_ns <= AHEAD_NS
+
     cdef bint takes(self, double cost_ns, WorkerLink idle):
         """Whether to give it a task of this cost rather than the idle one, if there is one."""
         return self.has_room(cost_ns) and (
@@ -1066,7 +1070,7 @@ cdef class Dispatcher:
         self.watching = False
         self.lagging = 0
         for link in self.busy:
-            self.lagging += link.period != self.period
+            self.lagging += link.has_little() and link.period != self.period
         self._pump()
         self.lagging = 0
 
@@ -1097,7 +1101,7 @@ cdef class Dispatcher:
                 if (best is None or link.load_ns < best.load_ns) and link.takes(cost_ns, idle):
                     best = link
                 if idle is not None and link.machine is idle.machine:
-                    prompt += 0 < link.load_ns <= AHEAD_NS
+                    prompt += link.has_little()
             if best is None:
                 if idle is not None and prompt >= idle.machine.cpus and not self._wakes_another():
                     return None  # each CPU has enough to do, and is soon done with it

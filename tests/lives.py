@@ -70,7 +70,7 @@ def options(rng: random.Random, worker_loop: LoopType) -> dict[str, Any]:
 def map_sizes(options: dict[str, Any]) -> list[int]:
     """Numbers of items that a map in a pool with these options does not need minutes for."""
     limit = options["max_tasks_per_child"]
-    return [3, 500] if limit is not None and limit < 100 else [3, 500, 20_000]
+    return [3, 100] if limit is not None and limit < 100 else [3, 500, 20_000]
 
 
 def check(expected: Any, outcome: Any) -> str:

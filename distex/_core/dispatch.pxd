@@ -164,6 +164,7 @@ cdef class WorkerLink(FrameHandler):
     cdef list returned
 
     cdef bint has_room(self, double cost_ns)
+    cdef bint has_little(self) noexcept
     cdef bint takes(self, double cost_ns, WorkerLink idle)
     cdef int _begin(self) except -1
     cdef int _end(self) except -1

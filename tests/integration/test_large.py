@@ -52,7 +52,7 @@ def test_sizes(pool, size):
 
 
 async def test_both_ways_at_once(make_pool):
-    arrays = [filled(size, k) for k, size in enumerate(SIZES * so_much(plain=2, thorough=3))]
+    arrays = [filled(size, k) for k, size in enumerate(SIZES * so_much(plain=1, thorough=3))]
     async with make_pool(2, qsize=4) as pool:
         pool.run_async(identity, arrays[-1])  # nobody waits for it
         results = await asyncio.gather(*(pool.run_async(add_one, array) for array in arrays))
@@ -135,7 +135,7 @@ def die_while_it_is_sent(size, seconds):
 def test_the_worker_is_killed(make_pool, way):
     outcomes = set()
     with make_pool(1) as pool:
-        for part in so_much(plain=(0, 0.5, 1, 1.5), thorough=(0, 0.25, 0.5, 0.75, 1, 1.5)):
+        for part in so_much(plain=(0, 0.75, 1.5), thorough=(0, 0.25, 0.5, 0.75, 1, 1.5)):
             with contextlib.suppress(WorkerLost):
                 if way == "run":
                     result = pool.run(die_while_it_is_sent, SENT, part * SENDING)
@@ -194,7 +194,7 @@ async def test_who_waits_is_cancelled(make_pool):
 
 @pytest.mark.parametrize("end", [Pool.kill, Pool.shutdown])
 def test_the_pool_ends(make_pool, end):
-    for _ in range(3):
+    for _ in range(so_much(plain=2, thorough=3)):
         with make_pool(2) as pool:
             futures = [pool.submit(add_one, filled(SENT // 2, k)) for k in range(6)]
             time.sleep(random.uniform(0, SENDING))
