@@ -23,7 +23,7 @@ from leftovers import nothing_left, own_surroundings
 from distex import LoopType
 
 settings.register_profile("local", deadline=None, max_examples=200)
-settings.register_profile("ci", deadline=None, max_examples=10_000)
+settings.register_profile("ci", deadline=None, max_examples=2_000)
 settings.register_profile("sanitize", deadline=None, max_examples=100)
 settings.load_profile(so_much(plain="local", thorough="ci"))
 

@@ -4,6 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
+from effort import so_much
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference.framing import HEADER, BadFrame, Frame, decode, encode
@@ -20,8 +21,10 @@ from distex.errors import ProtocolError
 
 SMALL = 256  # a limit, in bytes
 
-# the two tests that find most get all the examples, the others these
-fewer = settings(max_examples=settings.default.max_examples // 10)
+# the two tests that find most get 10,000 examples in a thorough run
+EXAMPLES = settings.default.max_examples
+most = settings(max_examples=so_much(plain=EXAMPLES, thorough=5 * EXAMPLES))
+fewer = settings(max_examples=so_much(plain=EXAMPLES // 10, thorough=EXAMPLES // 2))
 
 
 class Collector(FrameHandler):
@@ -92,6 +95,7 @@ def frames_of(content, max_size):
 cut_places = st.lists(st.integers(0, 2**20), max_size=8)
 
 
+@most
 @given(frames_of(small_contents, 12), st.lists(st.integers(0, 4000), max_size=20))
 def test_frames_come_out_whole_however_they_are_split(frames, cuts):
     data = b"".join(map(encode, frames))
@@ -137,6 +141,7 @@ numbers = st.builds(lambda n: n.to_bytes(8, "little"),
 garbage = st.lists(st.one_of(headers, numbers, st.binary(max_size=80)), max_size=8).map(b"".join)
 
 
+@most
 @given(garbage, st.lists(st.integers(0, 400), max_size=6))
 @example(HEADER.pack(1, 0, 2, 0, 0, 0) + (2**64 - 1).to_bytes(8, "little") * 2, [])
 @example(HEADER.pack(1, 0, 1, 0, 0, 1) + (2**64 - 1).to_bytes(8, "little"), [])
