@@ -298,18 +298,26 @@ def test_more_of_them_get_tiny_tasks_when_one_does_not_get_on_with_them():
         assert not pool.dispatcher.queue
 
 
+def busy_with_slow_tasks(pool, ns):
+    """Five workers with a task each that takes this long; 0: it is not known. Others are tiny."""
+    slow = pool.make_function("slow")
+    pool.learn(1 * US)
+    if ns:
+        pool.learn(ns, slow)
+    for i in range(5):
+        pool.submit(i, function=slow)
+    busy = [worker for worker in pool.workers if worker.calls()]
+    assert len(busy) == 5
+    return busy
+
+
 def test_who_has_slow_tasks_is_not_one_that_does_not_get_on_with_tiny_ones():
     with Pool(qsize=2, workers=20, cpus=2) as pool:
-        slow = pool.make_function("slow")
-        pool.learn(1 * US)
-        pool.learn(4000 * MS, slow)
-        for i in range(5):
-            pool.submit(i, function=slow)
-        busy = {worker for worker in pool.workers if worker.calls()}
+        busy = busy_with_slow_tasks(pool, 4000 * MS)
         for i in range(9000):
             pool.submit(i)
         calls = {worker: calls for worker in pool.workers if (calls := worker.calls())}
-        assert len(calls) == 2 and not busy & set(calls)
+        assert len(calls) == 2 and not set(busy) & set(calls)
         for worker, sent in calls.items():
             worker.answers(sent[0][0], ns=1 * US)
         assert pool.dispatcher.queue
@@ -321,14 +329,7 @@ def test_who_has_slow_tasks_is_not_one_that_does_not_get_on_with_tiny_ones():
 @pytest.mark.parametrize("ns", [0, 4000 * MS], ids=["not known", "4 s"])
 def test_a_tiny_task_does_not_wait_behind_others_while_there_are_workers_without_any(ns):
     with Pool(qsize=10, workers=20, cpus=2) as pool:
-        slow = pool.make_function("slow")
-        pool.learn(1 * US)
-        if ns:
-            pool.learn(ns, slow)
-        for i in range(5):
-            pool.submit(i, function=slow)
-        busy = [worker for worker in pool.workers if worker.calls()]
-        assert len(busy) == 5
+        busy = busy_with_slow_tasks(pool, ns)
         for i in range(10):
             pool.submit(i)
         assert not any(worker.calls() for worker in busy)
