@@ -1,7 +1,6 @@
 """Failure: it stays with what failed, says what happened, and leaves nothing behind."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -123,26 +122,17 @@ def test_an_idle_worker_that_dies_is_replaced(make_pool):
         assert pool.run(tasks.pid) != pid
 
 
-@contextlib.contextmanager
-def stopped_worker(pool):
-    """The only worker, which takes nothing meanwhile; and a thread to call run() in."""
-    open_lanes(pool)
-    pid = pool.run(tasks.pid)
-    os.kill(pid, signal.SIGSTOP)
-    with ThreadPoolExecutor(1) as threads:
-        try:
-            yield pid, threads
-        finally:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGCONT)
-
-
 def test_a_call_of_run_that_had_not_started_moves_to_another_worker(make_pool):
-    with make_pool(1) as pool, stopped_worker(pool) as (pid, threads):
+    with make_pool(1) as pool, ThreadPoolExecutor(1) as threads:
+        open_lanes(pool)
+        pid = pool.run(tasks.pid)
+        os.kill(pid, signal.SIGSTOP)  # it takes nothing any more
         call = threads.submit(pool.run, tasks.pid)
         link, = pool._home.supervisor.links()
-        wait_until(lambda: link.in_flight == 1, "the call")
-        os.kill(pid, signal.SIGKILL)
+        try:
+            wait_until(lambda: link.in_flight == 1, "the call")
+        finally:
+            os.kill(pid, signal.SIGKILL)
         assert call.result(20) != pid
 
 
