@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import uvloop
 from machine import not_here, wait_until
+from network import why_not
 
 from distex import HostSpec, LoopType, Pool
 
-from .lan import Lan, why_not
+from .lan import Lan
 from .support import SSHD, Proxy, Sshd
 
 LOOP_FACTORIES = {

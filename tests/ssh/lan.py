@@ -7,41 +7,12 @@ They share this machine's files and processes. It takes root, and Linux with the
 """
 
 import contextlib
-import os
-import random
 import shutil
-import subprocess
 
 import psutil
+from network import IP, ip, take_network
 
 from .support import Sshd
-
-IP = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
-
-
-def ip(*words):
-    """Run the ip command."""
-    done = subprocess.run([IP, *map(str, words)], capture_output=True, text=True)
-    if done.returncode:
-        raise OSError(f"ip {' '.join(map(str, words))}: {done.stderr.strip()}")
-
-
-def why_not():
-    """Why there can be no such hosts here; empty if there can."""
-    if IP is None:
-        return "there is no ip command: apt-get install iproute2"
-    if os.getuid() != 0:
-        return "network namespaces take root"
-    name = f"dx{os.getpid()}try"
-    try:
-        ip("netns", "add", name)
-        try:
-            ip("netns", "exec", name, "true")
-        finally:
-            ip("netns", "delete", name)
-    except OSError as exc:
-        return f"no network namespaces here: {exc}"
-    return ""
 
 
 class LanHost(Sshd):
@@ -54,8 +25,8 @@ class LanHost(Sshd):
     """
 
     def __init__(self, folder, lan, number, config=(), environment=None):
-        self.namespace = f"{lan.name}h{number}"
-        self.cable = f"{lan.name}c{number}"  # the bridge's end
+        self.namespace = f"{lan.bridge}h{number}"
+        self.cable = f"{lan.bridge}c{number}"  # the bridge's end
         super().__init__(
             folder, config, environment, address=f"{lan.subnet}.{number + 2}", port=2200,
             inside=(IP, "netns", "exec", self.namespace))
@@ -109,15 +80,7 @@ class Lan:
     def __init__(self, folder):
         self.folder = folder
         self.hosts = []
-        # 198.18.0.0/15 is for tests of networks
-        for which in random.sample(range(512), 512):
-            self.name = self.bridge = f"dxtest{which}"
-            with contextlib.suppress(OSError):  # another run has it
-                ip("link", "add", self.bridge, "type", "bridge")
-                break
-        else:
-            raise OSError("all networks are taken: ip link | grep dxtest")
-        self.subnet = f"198.{18 + which // 256}.{which % 256}"
+        self.bridge, self.subnet = take_network("type", "bridge")
         ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
 

@@ -1,10 +1,10 @@
 """Machines that are cut off, in network namespaces of their own: no end of any connection comes."""
 
 import os
-import subprocess
 
 import pytest
 from machine import is_alive, not_here, wait_until
+from network import IP, ip, take_network, why_not
 
 from distex import PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
@@ -14,52 +14,42 @@ from . import tasks
 from .support import Joiner, Server
 
 
-def ip(*arguments):
-    try:
-        return subprocess.run(["ip", *map(str, arguments)], capture_output=True, text=True)
-    except FileNotFoundError:
-        not_here("there is no ip command: apt-get install iproute2")
-
-
 @pytest.fixture(scope="module")
-def namespace():
-    """A machine with a link to this one: its name, our address and its own."""
-    name = f"dt{os.getpid()}"
-    made = ip("netns", "add", name)
-    if made.returncode:
-        not_here(f"no network namespaces here: {made.stderr.strip()}")
-    # of the networks for benchmarks, so that it is nobody's
-    ours, theirs = (f"198.18.{os.getpid() % 250}.{host}" for host in (1, 2))
+def network():
+    """A machine with a link to this one: the link's name, its namespace, our address and its own."""
+    if reason := why_not():
+        not_here(reason)
+    namespace = f"dt{os.getpid()}"
+    ip("netns", "add", namespace)
     try:
-        ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("address", "add", f"{ours}/24", "dev", name)
-        ip("link", "set", name, "up")
+        link, subnet = take_network("type", "veth", "peer", "name", "eth0", "netns", namespace)
+        ip("address", "add", f"{subnet}.1/24", "dev", link)
+        ip("link", "set", link, "up")
         for device in ("eth0", "lo"):
-            ip("-n", name, "link", "set", device, "up")
-        ip("-n", name, "address", "add", f"{theirs}/24", "dev", "eth0")
-        yield name, ours, theirs
+            ip("-n", namespace, "link", "set", device, "up")
+        ip("-n", namespace, "address", "add", f"{subnet}.2/24", "dev", "eth0")
+        yield link, namespace, f"{subnet}.1", f"{subnet}.2"
     finally:
-        ip("netns", "delete", name)
+        ip("netns", "delete", namespace)
 
 
 class Machine:
     """The other machine."""
 
-    def __init__(self, namespace):
-        self.name, self.ours, self.theirs = namespace
-        self.prefix = ["ip", "netns", "exec", self.name]
+    def __init__(self, network):
+        self.link, namespace, self.ours, self.theirs = network
+        self.prefix = [IP, "netns", "exec", namespace]
 
     def cut(self):
-        ip("link", "set", self.name, "down")
+        ip("link", "set", self.link, "down")
 
     def mend(self):
-        ip("link", "set", self.name, "up")
-        ip("address", "add", f"{self.ours}/24", "dev", self.name)
+        ip("link", "set", self.link, "up")
 
 
 @pytest.fixture
-def machine(namespace):
-    machine = Machine(namespace)
+def machine(network):
+    machine = Machine(network)
     yield machine
     machine.mend()
 
