@@ -161,7 +161,7 @@ class AsyncPeer(Peer):
 class Distex(Peer):
     """distex.Pool, its synchronous face."""
 
-    module = "distex"
+    module = "distex.pool"  # distex alone imports it when it is asked for Pool
     waits_ready = True
 
     def __init__(
@@ -184,7 +184,7 @@ class Distex(Peer):
 class DistexAsync(AsyncPeer):
     """distex.Pool, its asynchronous face."""
 
-    module = "distex"
+    module = "distex.pool"  # distex alone imports it when it is asked for Pool
     waits_ready = True
 
     def __init__(

@@ -68,6 +68,7 @@ class Experiment:
     pinned: bool = False
     timeout: float = 60.0  # seconds for one measurement
     sshd: bool = False  # there is one, for remote workers
+    fresh: bool = False  # a new child for each measurement: what a program does once
     best: bool = False  # show the best case of each row, against the first case of the first
 
     def takes(self, row: Row, case: str) -> bool:
@@ -318,7 +319,7 @@ def _data(sizes: Iterable[int], seconds: float, quick: bool) -> Experiment:
 def _start(quick: bool) -> Experiment:
     return Experiment(
         "start",
-        "Start: import, and from Pool(2) to its first result",
+        "Start: import, and from a program's first Pool(2) to its first result",
         "start",
         (
             Row("distex", "sync"),
@@ -336,6 +337,7 @@ def _start(quick: bool) -> Experiment:
             Figure("first", "first result", "seconds"),
         ),
         workers=2,
+        fresh=True,
     )
 
 

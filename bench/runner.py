@@ -214,8 +214,11 @@ class Crew:
             if row.label not in self._children:
                 self._children[row.label] = Child(
                     experiment, row, self._log, self._prepared())
-            return {"figures": self._children[row.label].measure(
-                row.measure or experiment.measure, args, experiment.timeout)}
+            figures = self._children[row.label].measure(
+                row.measure or experiment.measure, args, experiment.timeout)
+            if experiment.fresh:
+                self._children.pop(row.label).end()
+            return {"figures": figures}
         except (ChildError, OSError, ImportError) as exc:
             self._failed.add((row.label, case))
             self._kill(row)
