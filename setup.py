@@ -11,8 +11,8 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["blocks", "framing", "codec", "room", "dispatch", "ring", "lane", "futures", "kept",
-           "caller", "protocol", "execute", "flatten"]
+MODULES = ["process", "blocks", "framing", "codec", "room", "dispatch", "ring", "lane", "futures",
+           "kept", "caller", "protocol", "execute", "flatten"]
 BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
 JOBS = os.cpu_count() if POSIX else 0  # each in a process of its own

@@ -30,6 +30,9 @@ class LoopThread:
 
     Attributes:
         on_closed: called when the loop is closed.
+
+    Raises:
+        RuntimeError: no thread can be had.
     """
 
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
@@ -38,7 +41,11 @@ class LoopThread:
         self._running: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="distex-loop", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # there are too many threads
+            self.loop.close()
+            raise
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -16,7 +16,6 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from distex._core.framing import HELLO_LIMIT_BYTES
@@ -25,7 +24,6 @@ from distex.errors import ProtocolError
 from distex.gate import BACKLOG, NANNY, PROBE, WORKER, Gate, spoken
 from distex.greeter import Greeter, Host
 from distex.launch.hosts import TcpOptions
-from distex.secret import Secret
 
 logger = logging.getLogger("distex")
 
@@ -79,7 +77,7 @@ class Listener:
                 pass
             elif hasattr(socket, "AF_UNIX"):
                 self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
-                self._unix_path = str(Path(self._folder, "pool"))
+                self._unix_path = os.path.join(self._folder, "pool")
                 sock = socket.socket(socket.AF_UNIX)
                 sock.bind(self._unix_path)
                 sock.listen(BACKLOG)
@@ -109,6 +107,8 @@ class Listener:
         host = self._localhost or ("" if self._localport else ours)
         async with self._opening:
             if host not in self.gates:
+                from distex.secret import Secret  # most pools don't need it
+
                 gate = Gate(
                     Secret(self._tcp.secret), [NANNY, WORKER, PROBE], lambda: _Arrival(self),
                     self.count_drop, self._tcp.keepalive)

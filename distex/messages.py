@@ -43,11 +43,10 @@ class Configure(Message, frozen=True):
     unix_path: str  # where workers connect; empty: TCP
     host: str
     port: int
-    sys_path: list[str]  # empty: as it is there
     modules: bytes  # to be imported from there, see shipping.py; or empty
     versions: dict[str, str]  # of packages that have to fit, see versions.py
     output: bool  # whether the pool wants to have what workers print
-    argv: list[str]
+    argv: list[bytes]  # as the operating system has them: any bytes
     loop_type: int
     func_pickle: int
     data_pickle: int

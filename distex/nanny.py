@@ -32,7 +32,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from distex import __version__
+from distex import __version__, memory
+from distex._core.process import adopt_orphans, end_with_parent
 from distex.errors import DistexError, HostError
 from distex.interrupts import Interrupt, Interrupts
 from distex.messages import (
@@ -63,38 +64,10 @@ FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
 BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
-LOOK_CLOSER_BYTES = 48 * 1024 * 1024  # of memory; to look whether all is used takes 0.2 ms
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
 STOPPED, CUT_OFF, REFUSED = 0, 1, 3  # exit codes: as the pool said; the pool is gone; it said no
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def _prctl(option: int, value: int) -> None:
-    """Linux' prctl; does nothing elsewhere."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
-def resident_bytes(pid: int) -> int | None:
-    """Resident set size of a process of this machine, without what it keeps for the case that
-    nobody else wants it (see _core/blocks.pyx); None: it is gone, or this is not Linux."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        if resident > LOOK_CLOSER_BYTES:
-            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                for line in file:
-                    if line.startswith(b"LazyFree:"):
-                        resident -= 1024 * int(line.split()[1])
-        return resident
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 class Child:
@@ -182,7 +155,7 @@ class Nanny:
         self.children: dict[int, Child] = {}  # by pid
         self.pages = Pages()
         self.interrupts = Interrupts()
-        self.killed_for_memory = _killed_for_memory()
+        self.killed_for_memory = memory.killed_processes()
         self.unpacker = Unpacker(to_nanny=True)
         self.stop_at: float | None = None
         self.alone_at: float | None = None  # when the pool is to be taken for gone
@@ -203,7 +176,7 @@ class Nanny:
             self.selector.register(self.wake[0], selectors.EVENT_READ)
             signal.set_wakeup_fd(self.wake[1].fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-            _prctl(PR_SET_CHILD_SUBREAPER, 1)
+            adopt_orphans()
             if self.remote is not None and self.remote.came_by_itself:
                 signal.signal(signal.SIGTERM, self._leave)
         workers = self.remote.workers if self.remote is not None else 0
@@ -255,7 +228,7 @@ class Nanny:
             self._send(Leaving())
         if self.alone_at is not None and time.monotonic() > self.report_at and self.children:
             self.report_at = time.monotonic() + REPORT_INTERVAL
-            self._send(Memory({child.number: resident_bytes(pid) or 0
+            self._send(Memory({child.number: memory.resident_bytes(pid) or 0
                                for pid, child in self.children.items()}))
         if self.stream.source in ready:
             data = self.stream.recv()
@@ -347,9 +320,7 @@ class Nanny:
             host, port = self.remote.address or (config.host, config.port)
             config = msgspec.structs.replace(config, host=host, port=port)
         self.config = config
-        if config.sys_path:
-            sys.path[:] = config.sys_path
-        sys.argv[:] = config.argv
+        sys.argv[:] = map(os.fsdecode, config.argv)
         try:
             if config.modules:
                 self._take_modules(config)
@@ -389,7 +360,7 @@ class Nanny:
         except OSError as exc:
             raise DistexError(f"there is no room for the modules in Pool(ship=...): {exc}") from exc
         # on the pool's own machine those that they were copied from come first
-        sys.path.insert(len(sys.path) if config.sys_path else 0, self.modules)
+        sys.path.insert(len(sys.path) if config.shares_memory else 0, self.modules)
 
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
@@ -462,7 +433,7 @@ class Nanny:
         self.children.clear()
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
         if os.getppid() != nanny:  # it died before that
             os._exit(1)
 
@@ -471,7 +442,8 @@ class Nanny:
 
         assert self.config is not None
         child.process = process = subprocess.Popen(
-            [sys.executable, "-c", "from distex.worker import spawned; spawned()"],
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!a}; "
+             "from distex.worker import spawned; spawned()"],
             stdin=subprocess.PIPE,
         )
         assert process.stdin is not None
@@ -498,7 +470,7 @@ class Nanny:
 
     def _memory_ran_out(self) -> bool:
         """Whether the kernel has killed for lack of memory since the last look."""
-        before, self.killed_for_memory = self.killed_for_memory, _killed_for_memory()
+        before, self.killed_for_memory = self.killed_for_memory, memory.killed_processes()
         return self.killed_for_memory > before
 
     def _next_exit(self) -> tuple[int, int]:
@@ -535,15 +507,6 @@ class Nanny:
                     os.waitpid(pid, 0)
             if self.stop_at is not None:
                 self._tell_last_output(child, pid)
-
-
-def _killed_for_memory() -> int:
-    """How many processes the kernel has killed for lack of memory, for itself or for a group."""
-    with contextlib.suppress(OSError), open("/proc/vmstat") as lines:
-        for line in lines:
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
 
 
 def _kill_group(pid: int) -> None:

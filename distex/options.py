@@ -4,7 +4,7 @@ import enum
 import os
 from typing import Final
 
-WIRE_VERSION: Final = 3
+WIRE_VERSION: Final = 4
 
 START_TIMEOUT: Final = 60.0  # seconds for the first workers to become ready,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them

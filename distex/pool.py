@@ -35,7 +35,6 @@ from distex.functions import FunctionCache
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
 from distex.launch.server import ServerLauncher
-from distex.launch.ssh import SshLauncher
 from distex.launch.stream import Launcher
 from distex.options import LoopType, PickleType, usable_cpus
 from distex.output import Output, sink
@@ -316,7 +315,8 @@ class Pool(concurrent.futures.Executor):
         self._calls: dict[TaskOptions, Calls] = {}
         self._handed_out: weakref.WeakSet[Calls] = weakref.WeakSet()
         sink(output)
-        self._loop_factory = loop_factory(LoopType(worker_loop))
+        if LoopType(worker_loop) != LoopType.default:  # is it to be had? the default one always is
+            loop_factory(worker_loop)
         serializers.for_data(data_pickle)
         self._settings = Settings(
             launchers=_launchers(num_workers, parse_hosts(hosts), tcp,
@@ -361,12 +361,14 @@ class Pool(concurrent.futures.Executor):
             self._check_open()
             if self._home is not None:
                 return
-            thread = LoopThread(self._loop_factory)
-            try:
+            with contextlib.ExitStack() as failed:
+                for launcher in self._settings.launchers:
+                    failed.callback(launcher.give_up)
+                    launcher.begin()
+                thread = LoopThread(loop_factory(self._settings.loop_type))
+                failed.callback(thread.stop)
                 supervisor = thread.submit(_make_supervisor(self._settings)).result()
-            except BaseException:
-                thread.stop()
-                raise
+                failed.pop_all()
             self._settle(_Home(supervisor, thread))
 
     def _start_here(self) -> None:
@@ -951,7 +953,12 @@ def _launchers(
     if num_workers or not (hosts or may_be_joined):
         launchers.append(LocalLauncher(num_workers or usable_cpus()))
     for spec in hosts:
-        launchers.append(SshLauncher(spec) if spec.is_ssh else ServerLauncher(spec, tcp))
+        if spec.is_ssh:
+            from distex.launch.ssh import SshLauncher  # most pools don't need it
+
+            launchers.append(SshLauncher(spec))
+        else:
+            launchers.append(ServerLauncher(spec, tcp))
     return tuple(launchers)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from distex import messages
 from distex._core.dispatch import Machine, WorkerLink
 from distex.launch.stream import Launcher, Nanny
-from distex.nanny import resident_bytes
+from distex.memory import resident_bytes
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ import importlib.machinery
 import io
 import os
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +43,8 @@ def pack(modules: Iterable[ModuleType]) -> bytes:
         files.update(_files(_outermost(module)))
     if not files:
         return b""
+    import zipfile  # dear, and most pools ship nothing
+
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
         for name, data in files.items():
@@ -59,6 +59,8 @@ def pack(modules: Iterable[ModuleType]) -> bytes:
 def unpack(archive: bytes, folder: str) -> None:
     """Write what was packed into a folder, from which it can be imported; OSError if there is no
     room."""
+    import zipfile
+
     with zipfile.ZipFile(io.BytesIO(archive)) as source:
         source.extractall(folder)
 
@@ -79,6 +81,8 @@ def _files(module: ModuleType) -> Iterator[tuple[str, bytes]]:
     """Path below an entry of sys.path and content of each file."""
     path = module.__name__.replace(".", "/")
     if hasattr(module, "__path__"):
+        from importlib import resources
+
         yield from _walk(path, resources.files(module))
         return
     spec = module.__spec__

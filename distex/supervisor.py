@@ -180,12 +180,11 @@ class Supervisor:
             unix_path=host.nanny.unix_path,
             host=host.nanny.address[0],
             port=host.nanny.address[1],
-            sys_path=[entry or os.getcwd() for entry in sys.path] if host.is_local else [],
             modules=self.settings.modules,
             versions=versions.needed(
                 self.settings.func_pickle, self.settings.data_pickle),
             output=self.settings.output is not None or not host.nanny.prints,
-            argv=list(sys.argv),
+            argv=[os.fsencode(str(argument)) for argument in sys.argv],
             loop_type=self.settings.loop_type,
             func_pickle=self.settings.func_pickle,
             data_pickle=self.settings.data_pickle,
@@ -530,6 +529,8 @@ class Supervisor:
             task.cancel()
         if self._tasks:  # a nanny that was being launched is taken down
             await asyncio.wait(self._tasks)
+        for launcher in self.settings.launchers:
+            launcher.give_up()
         await self.listener.close()
         idle = error is None and self.running and not self.dispatcher.outstanding
         grace = options.STOP_TIMEOUT if idle else 0.0
@@ -572,6 +573,8 @@ class Supervisor:
 
     def kill(self) -> None:
         """End every process at once, when there is no loop any more to do it in order."""
+        for launcher in self.settings.launchers:
+            launcher.give_up()
         for host in self.hosts:
             if host.nanny is not None:
                 host.nanny.kill()

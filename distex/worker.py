@@ -236,6 +236,5 @@ def spawned() -> None:
     config, spawn = Unpacker(to_nanny=True).feed(sys.stdin.buffer.read())
     assert isinstance(config, Configure)
     assert isinstance(spawn, Spawn)
-    sys.path[:] = config.sys_path
-    sys.argv[:] = config.argv
+    sys.argv[:] = map(os.fsdecode, config.argv)
     main(config, spawn.number, memoryview(bytearray(PAGE_BYTES)).cast("Q"))

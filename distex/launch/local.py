@@ -1,19 +1,20 @@
 """A nanny on this machine: a fresh interpreter at the other end of a socket pair."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-from distex.launch.stream import Entrance, NannyListener, NannyStream
+from distex.launch.stream import Entrance, Launcher, NannyListener, NannyStream
 
 POLL_INTERVAL = 0.005  # seconds between looks whether a process has ended that was told to
 # the garbage collector finds nothing in what is being imported, and takes 12 of 100 ms for that;
 # the nanny enables it when it has imported all
-BOOT = ("import gc, sys; gc.disable(); sys.path.insert(0, sys.argv[1]); "
-        "from distex.nanny import main; main({fd}, *sys.argv[2:])")
+BOOT = ("import gc, sys; gc.disable(); sys.path[:] = {path!a}; "
+        "from distex.nanny import main; main({fd}, *sys.argv[1:])")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def start_nanny(*arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -34,8 +35,8 @@ def start_nanny(*arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(
-            [sys.executable, *_interpreter_flags(), "-c", BOOT.format(fd=theirs.fileno()),
-             str(Path(__file__).resolve().parents[2]), *arguments],
+            [sys.executable, *_interpreter_flags(), "-c",
+             BOOT.format(path=_import_path(), fd=theirs.fileno()), *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -91,13 +92,19 @@ class LocalNanny:
         self._process.wait()
 
 
+def _import_path() -> list[str]:
+    """Where this process finds modules. A nanny with a path of its own would find others: those in
+    the working directory first."""
+    return [*(entry or os.getcwd() for entry in sys.path if isinstance(entry, str)), ROOT]
+
+
 def _interpreter_flags() -> list[str]:
     """The options this interpreter was started with, as multiprocessing passes them on."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return flags
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts nannies on this machine; see launch.stream.Launcher."""
 
     is_local = True
@@ -105,17 +112,36 @@ class LocalLauncher:
 
     def __init__(self, num_workers: int) -> None:
         self.host = socket.gethostname()
-        self.num_workers: int | None = num_workers
+        self.num_workers = num_workers
+        self._begun: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    def begin(self) -> None:
+        """Start the next nanny: until it serves, the pool can do all else that it has to."""
+        if self._begun is None:
+            with contextlib.suppress(OSError):  # launch() tries again, and says why it can't
+                self._begun = start_nanny()
+
+    def give_up(self) -> None:
+        """See launch.stream.Launcher."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            _take_down(*begun)
 
     async def launch(self, listener: NannyListener, entrance: Entrance) -> LocalNanny:
         """See launch.stream.Launcher."""
-        where = await entrance.open_local()
-        process, ours = start_nanny()
+        begun, self._begun = self._begun, None
+        process, ours = begun or start_nanny()
         loop = asyncio.get_running_loop()
         try:
+            where = await entrance.open_local()
             _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
-        except BaseException:  # cancelled, as the pool is ended
-            process.kill()
-            process.wait()
+        except BaseException:  # it may be cancelled, as the pool is ended
+            _take_down(process, ours)
             raise
         return LocalNanny(process, stream, *where)
+
+
+def _take_down(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:
+    process.kill()
+    process.wait()
+    ours.close()

@@ -10,14 +10,16 @@ import contextlib
 import os
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distex.errors import HostError
 from distex.gate import NANNY, keep_alive
 from distex.launch.hosts import HostSpec, TcpOptions
-from distex.launch.stream import Entrance, Heartbeat, NannyListener, NannyStream
+from distex.launch.stream import Entrance, Heartbeat, Launcher, NannyListener, NannyStream
 from distex.options import SERVER_PORT
-from distex.secret import Secret
+
+if TYPE_CHECKING:
+    from distex.secret import Secret
 
 
 class TcpNanny:
@@ -55,7 +57,7 @@ class TcpNanny:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-class ServerLauncher:
+class ServerLauncher(Launcher):
     """Starts nannies behind the spawn server of one host; see launch.stream.Launcher.
 
     Args:
@@ -77,6 +79,8 @@ class ServerLauncher:
 
     async def launch(self, listener: NannyListener, entrance: Entrance) -> TcpNanny:
         """See launch.stream.Launcher."""
+        from distex.secret import Secret  # most pools don't need it
+
         secret = Secret(self._options.secret)
         stream = NannyStream(listener)
         await self._connect(secret, stream)
@@ -90,7 +94,7 @@ class ServerLauncher:
             stream.abort()
             raise
 
-    async def _connect(self, secret: Secret, stream: NannyStream) -> None:
+    async def _connect(self, secret: "Secret", stream: NannyStream) -> None:
         """Connect to the server; HostError: why that is not possible."""
         host, port = self._where
         timeout = self._options.connect_timeout

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from distex import __version__, versions
 from distex.errors import HostError
 from distex.launch.hosts import HostSpec, Paths
-from distex.launch.stream import Entrance, Heartbeat, NannyListener, NannyStream
+from distex.launch.stream import Entrance, Heartbeat, Launcher, NannyListener, NannyStream
 from distex.messages import PYTHON
 from distex.options import WIRE_VERSION
 
@@ -102,7 +102,7 @@ def _paths(paths: Paths) -> list[str]:
     return [os.path.expanduser(path) for path in paths]
 
 
-class SshLauncher:
+class SshLauncher(Launcher):
     """Starts nannies on one host that is reached by ssh; see launch.stream.Launcher.
 
     Args:

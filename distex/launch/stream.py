@@ -60,6 +60,15 @@ class Launcher(Protocol):
     is_local: bool  # the host has this machine's files and sockets
     key: object  # the same for launchers of the same host
 
+    def begin(self) -> None:
+        """Begin with what takes long and needs nothing of the pool; launch() or give_up() follow.
+        May be called from any thread."""
+        return
+
+    def give_up(self) -> None:
+        """There will be no launch(): end what was begun, if anything was."""
+        return
+
     async def launch(self, listener: NannyListener, entrance: Entrance) -> Nanny:
         """Start a nanny.
 

@@ -224,7 +224,7 @@ class Worker(worker.Worker):
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
     page = Pages().take()
-    config = Configure(TOKEN, "/nowhere", "", 0, [], b"", {}, False, [], 0, 0, 0, 0.0, False)
+    config = Configure(TOKEN, "/nowhere", "", 0, b"", {}, False, [], 0, 0, 0, 0.0, False)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
     for task in asyncio.all_tasks(loop):

@@ -18,7 +18,7 @@ from machine import mapped_rings
 
 from distex import Pool, WorkerLost
 from distex._core.blocks import Block
-from distex.nanny import resident_bytes
+from distex.memory import resident_bytes
 
 from .support import open_lanes, wait_until
 

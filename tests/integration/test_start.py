@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from effort import moments
 
-from distex import Pool, PoolClosed
+from distex import Pool, PoolClosed, PoolStartError
 
 from . import tasks
 from .support import Script, descendants, run_script
@@ -54,6 +54,52 @@ def test_workers_have_the_parents_sys_path_and_arguments(make_pool, tmp_path, mo
 
 def arguments():
     return sys.argv
+
+
+def test_a_path_and_arguments_that_are_no_text_hinder_no_pool(make_pool, tmp_path, monkeypatch):
+    """Python passes over what is no str in sys.path; file names may be any bytes."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "found_there.py"), "w") as file:
+        file.write("def f(): return 'found'\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    monkeypatch.setattr(sys, "argv", ["program", "\udcff", 3])
+    import found_there
+
+    with make_pool(1) as pool:
+        assert pool.run(found_there.f) == "found"
+        assert pool.run(arguments) == ["program", "\udcff", "3"]
+    monkeypatch.delitem(sys.modules, "found_there")
+
+
+def test_a_nanny_that_was_begun_for_a_pool_that_does_not_start_is_gone(make_pool, monkeypatch):
+    with pytest.raises(PoolStartError, match="pickle"):
+        make_pool(1, initializer=print, initargs=(threading.Lock(),))
+    assert not descendants(os.getpid())
+
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)  # there are too many
+    with pytest.raises(RuntimeError, match="new thread"):
+        Pool(1)
+    assert not descendants(os.getpid())
+
+
+def test_modules_in_the_working_directory_are_not_in_the_way(tmp_path):
+    """They are not where a script's own modules come from."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in "selectors", "msgspec", "distex":
+        (elsewhere / f"{name}.py").write_text("raise ImportError('the wrong one')\n")
+    source = """
+from distex import Pool
+
+with Pool(1) as pool:
+    print(pool.run(abs, -1))
+"""
+    assert run_script(source, tmp_path, cwd=elsewhere) == ["1"]
 
 
 def test_workers_have_the_parents_environment(make_pool, monkeypatch):

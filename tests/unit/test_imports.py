@@ -12,9 +12,10 @@ SOURCES = PACKAGE.parent / "_core"
 
 # from the ground up; a module may import from lower floors, and from its own one those before it
 FLOORS = [
-    ["errors", "failures", "options", "notes", "output"],
-    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.blocks",
-     "_core.framing", "_core.codec", "_core.room", "messages", "serializers", "versions"],
+    ["errors", "failures", "options", "notes", "memory", "output"],
+    ["_core.references", "_core.polling", "_core.iteration", "_core.flatten", "_core.process",
+     "_core.blocks", "_core.framing", "_core.codec", "_core.room", "messages", "serializers",
+     "versions"],
     ["_core.dispatch", "_core.ring", "_core.lane", "_core.futures", "_core.kept", "_core.caller",
      "_core.protocol", "_core.execute", "functions", "namespace", "contexts", "interrupts", "shipping"],
     ["secret", "gate", "worker", "nanny"],

@@ -31,8 +31,8 @@ from distex.messages import (
 from distex.options import WIRE_VERSION
 
 TO_NANNY = [
-    Configure(b"token", "/socket", "host", 1234, ["", "/path"], b"zip", {"cloudpickle": "3.1.2"},
-              True, ["script", "-x"], 0, 1, 2, 0.5, True),
+    Configure(b"token", "/socket", "host", 1234, b"zip", {"cloudpickle": "3.1.2"}, True,
+              [b"script", b"-x", b"\xff"], 0, 1, 2, 0.5, True),
     Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5), Stop(2.5),
 ]
 FROM_NANNY = [
