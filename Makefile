@@ -40,7 +40,8 @@ TIMES ?= 50
 SECONDS ?= 300
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test repeat lint soak fuzz sanitize bench bench-quick dist clean
+.PHONY: help demo test repeat lint ruff mypy stubtest cython-lint tools
+.PHONY: soak fuzz sanitize bench bench-quick dist clean
 
 help:
 	@echo 'make demo         install, and run the examples'
@@ -60,12 +61,24 @@ demo: $(BUILT)
 	@echo '--- examples/parse_stdlib.py: the standard library, parsed three ways'
 	@$(RUN) examples/parse_stdlib.py
 
+# all at the same time; what each has to say comes in one piece
 lint: $(BUILT) $(DEV)
+	@$(MAKE) --no-print-directory -j --output-sync ruff mypy stubtest cython-lint
+
+ruff:
 	$(RUN) -m ruff check -q --output-format concise .
+
+mypy:
 	$(RUN) -m mypy --strict distex
+
+stubtest:
 	$(RUN) -m mypy.stubtest distex._core --mypy-config-file pyproject.toml \
 		--allowlist tests/typing/stubtest-allowlist.txt
+
+cython-lint:
 	$(WITH_TOOLS) cython-lint _core distex/_core
+
+tools: $(DEV)
 
 test: lint
 	$(PYTEST)
