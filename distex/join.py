@@ -126,7 +126,7 @@ class Joiner:
 
     def _make_relay(self) -> Relay:
         host, port = self._address
-        return Relay(str(self._secret.path), host, str(port), str(self._workers))
+        return Relay(self._secret.path, host, str(port), str(self._workers))
 
     async def _serve(self, relay: Relay) -> int:
         """Serve the pool until the end; the nanny's exit code."""

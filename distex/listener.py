@@ -24,6 +24,7 @@ from distex.errors import ProtocolError
 from distex.gate import BACKLOG, NANNY, PROBE, WORKER, Gate, spoken
 from distex.greeter import Greeter, Host
 from distex.launch.hosts import TcpOptions
+from distex.secret import Secret
 
 logger = logging.getLogger("distex")
 
@@ -107,8 +108,6 @@ class Listener:
         host = self._localhost or ("" if self._localport else ours)
         async with self._opening:
             if host not in self.gates:
-                from distex.secret import Secret  # most pools don't need it
-
                 gate = Gate(
                     Secret(self._tcp.secret), [NANNY, WORKER, PROBE], lambda: _Arrival(self),
                     self.count_drop, self._tcp.keepalive)

@@ -9,23 +9,22 @@ import os
 import shlex
 import ssl
 import stat
-from pathlib import Path
 
 from distex.errors import HostError
 
 VARIABLE = "DISTEX_SECRET"  # in the environment: the file
 
 
-def default_path() -> Path:
+def default_path() -> str:
     """Where the secret is, unless it is said otherwise."""
     named = os.environ.get(VARIABLE)
     if named:
-        return Path(named).expanduser()
+        return os.path.expanduser(named)
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "distex" / "secret.pem"
+    return os.path.join(os.path.expanduser(config), "distex", "secret.pem")
 
 
-def make(path: Path) -> None:
+def make(path: str | os.PathLike[str]) -> None:
     """Make a new secret, which only this user can read.
 
     Raises:
@@ -52,7 +51,7 @@ def make(path: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb") as file:
         file.write(certificate.public_bytes(serialization.Encoding.PEM))
@@ -72,7 +71,7 @@ class Secret:
     """
 
     def __init__(self, path: str | os.PathLike[str] = "") -> None:
-        self.path = (Path(path).expanduser() if path else default_path()).absolute()
+        self.path = os.path.abspath(os.path.expanduser(path) if path else default_path())
         _check_access(self.path)
         self.context([], server_side=True)  # that it is one
 
@@ -98,16 +97,16 @@ class Secret:
         return context
 
 
-def how_to_make(path: Path) -> str:
+def how_to_make(path: str) -> str:
     """The command that makes a secret."""
-    return f"python -m distex.server --make-secret {shlex.quote(str(path))}"
+    return f"python -m distex.server --make-secret {shlex.quote(path)}"
 
 
-def _check_access(path: Path) -> None:
+def _check_access(path: str) -> None:
     """Only its owner may read it, who is this user; or root, who may let this user's group."""
     try:
-        found = path.stat()
-        with path.open("rb"):
+        found = os.stat(path)
+        with open(path, "rb"):
             pass
     except FileNotFoundError:
         raise HostError(
@@ -122,5 +121,5 @@ def _check_access(path: Path) -> None:
                         "with mode 0600, to a file of your own")
     allowed = 0o640 if found.st_uid == 0 != os.geteuid() else 0o600
     if stat.S_IMODE(found.st_mode) & ~allowed & 0o177:
-        raise HostError(f"others can read the secret {path}: chmod 600 {shlex.quote(str(path))}; "
+        raise HostError(f"others can read the secret {path}: chmod 600 {shlex.quote(path)}; "
                         "and make a new one if somebody may have read it")

@@ -9,9 +9,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
-from pathlib import Path
 
 from distex import __version__
 from distex.errors import HostError
@@ -43,7 +43,7 @@ class Server:
         return await self._gate.open(host, port)
 
     def _meet(self) -> Relay:
-        return Relay(str(self._secret.path), connected=self._connected)
+        return Relay(self._secret.path, connected=self._connected)
 
     def _connected(self, relay: Relay) -> None:
         self._relays.add(relay)
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     log_to_stderr()
     if given.make_secret is not None:
-        path = Path(given.make_secret).expanduser() if given.make_secret else default_path()
+        path = os.path.expanduser(given.make_secret) or default_path()
         try:
             make(path)
         except OSError as exc:

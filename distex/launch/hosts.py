@@ -10,7 +10,7 @@ from distex.options import CONNECT_TIMEOUT, KEEPALIVE
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_SPEC = re.compile(
+_SPEC = (
     r"(?:(?P<scheme>[a-z]+)://)?"
     r"(?:(?P<user>[^@/\s]+)@)?"
     r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]@:/\s]+))"
@@ -114,7 +114,7 @@ class HostSpec:
     num_workers: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        match = _SPEC.fullmatch(self.url) if isinstance(self.url, str) else None
+        match = re.fullmatch(_SPEC, self.url) if isinstance(self.url, str) else None
         problem = None
         if match is None:
             problem = "it is not of the form [ssh://][user@]host[:port][/workers]"

@@ -10,16 +10,14 @@ import contextlib
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distex.errors import HostError
 from distex.gate import NANNY, keep_alive
 from distex.launch.hosts import HostSpec, TcpOptions
 from distex.launch.stream import Entrance, Heartbeat, Launcher, NannyListener, NannyStream
 from distex.options import SERVER_PORT
-
-if TYPE_CHECKING:
-    from distex.secret import Secret
+from distex.secret import Secret
 
 
 class TcpNanny:
@@ -79,8 +77,6 @@ class ServerLauncher(Launcher):
 
     async def launch(self, listener: NannyListener, entrance: Entrance) -> TcpNanny:
         """See launch.stream.Launcher."""
-        from distex.secret import Secret  # most pools don't need it
-
         secret = Secret(self._options.secret)
         stream = NannyStream(listener)
         await self._connect(secret, stream)
@@ -94,7 +90,7 @@ class ServerLauncher(Launcher):
             stream.abort()
             raise
 
-    async def _connect(self, secret: "Secret", stream: NannyStream) -> None:
+    async def _connect(self, secret: Secret, stream: NannyStream) -> None:
         """Connect to the server; HostError: why that is not possible."""
         host, port = self._where
         timeout = self._options.connect_timeout

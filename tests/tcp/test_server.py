@@ -286,7 +286,7 @@ def test_a_secret_is_made(tmp_path):
     assert (code, stat.S_IMODE(path.stat().st_mode)) == (0, 0o600)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert str(path) in text
-    assert Secret(path).path == path
+    assert Secret(path).path == str(path)
 
 
 def test_a_secret_is_not_overwritten(tmp_path, other_secret):
@@ -340,11 +340,11 @@ def test_a_certificate_and_the_key_of_another(tmp_path, secret, other_secret):
 def test_where_the_secret_is(tmp_path, monkeypatch):
     monkeypatch.delenv("DISTEX_SECRET", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert default_path() == tmp_path / "distex" / "secret.pem"
+    assert default_path() == str(tmp_path / "distex" / "secret.pem")
     monkeypatch.setenv("DISTEX_SECRET", str(tmp_path / "named"))
-    assert default_path() == tmp_path / "named"
+    assert default_path() == str(tmp_path / "named")
     make(default_path())
-    assert Secret().path == tmp_path / "named"
+    assert Secret().path == str(tmp_path / "named")
 
 
 def test_a_server_listens_on_this_machine_alone_unless_told_otherwise(server, make_server):

@@ -135,6 +135,13 @@ def test_the_package_imports_nothing_that_is_optional():
     assert not loaded_by("import distex") & OPTIONAL
 
 
+def test_a_pool_imports_what_few_pools_need_when_they_need_it():
+    """Each of these takes milliseconds, which every program would wait for."""
+    dear = {"pathlib", "json", "zipfile", "importlib.resources", "ctypes"}
+    loaded = loaded_by("import distex.pool") - loaded_by("import asyncio")
+    assert not loaded & (OPTIONAL | dear)
+
+
 def test_a_worker_imports_neither_the_pool_nor_anything_optional():
     loaded = loaded_by("import distex.worker, distex.nanny")
     assert "distex.worker" in loaded
