@@ -68,8 +68,9 @@ lint: $(BUILT) $(DEV)
 ruff:
 	$(RUN) -m ruff check -q --output-format concise .
 
+# with a cache of its own: stubtest opens the usual one meanwhile, which is locked while it is new
 mypy:
-	$(RUN) -m mypy --strict distex
+	$(RUN) -m mypy --strict --cache-dir .mypy_cache/strict distex
 
 stubtest:
 	$(RUN) -m mypy.stubtest distex._core --mypy-config-file pyproject.toml \
