@@ -7,12 +7,12 @@ same, and it tells a fuzzer which branches are taken; see tests/fuzz).
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["process", "blocks", "framing", "codec", "room", "dispatch", "ring", "lane", "futures",
-           "kept", "caller", "protocol", "execute", "flatten"]
+MODULES = sorted(path.stem for path in Path("_core").glob("*.pyx"))
 BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
 JOBS = os.cpu_count() if POSIX else 0  # each in a process of its own

@@ -18,15 +18,19 @@ from weakref import WeakKeyDictionary
 
 from libc.stdint cimport uint64_t
 
-from distex._core.dispatch cimport Dispatcher, Function, Inbox, Limits, Task, WorkerLink
+from distex._core.dispatch cimport Dispatcher, WorkerLink
 from distex._core.framing cimport CALL, Buffer
+from distex._core.function_cache cimport CachedFunction
+from distex._core.functions cimport Function
 from distex._core.futures cimport FAILED, AsyncTask, ConcurrentTask
-from distex._core.kept cimport Kept
+from distex._core.inbox cimport Inbox
 from distex._core.lane cimport Lane
-from distex._core.room cimport Room
+from distex._core.semaphore cimport Semaphore
+from distex._core.task cimport Limits, Task
 
 from distex._core.lane import LaneClosed
-from distex.errors import annotate
+from distex.errors import PoolFull
+from distex.wire.exceptions import annotate
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* obj)
@@ -54,22 +58,20 @@ cdef class Caller:
 
     Args:
         dispatcher: the pool's.
-        cache: gives the Function for a callable, see functions.py.
+        cache: gives the Function for a callable, see client/functions.py.
         future_class: what call() makes: ConcurrentTask and concurrent.futures.Future in one.
         limits: what is asked of each task, or None.
-        room: the bound on the tasks that are under way, or None. If it is full,
-            ``room.wait(dispatcher)`` is called, which comes back once room has been taken, or
-            raises; or ``room.call_async(make, func, args, kwargs)`` gives what call_async()
-            returns.
+
+    If the dispatcher has a semaphore and none of its permits is free, ``call`` and ``run`` block
+    their thread until one is, and what ``call_async`` returns waits in line; or all raise PoolFull.
     """
 
-    def __init__(self, Dispatcher dispatcher, cache, future_class, Limits limits=None,
-                 Room room=None):
+    def __init__(self, Dispatcher dispatcher, cache, future_class, Limits limits=None):
         self.limits = limits
-        self.room = room
+        self.semaphore = dispatcher.semaphore
         self.dispatcher = dispatcher
         self.cache = cache
-        self.kept = cache.kept
+        self.cached = cache.cached
         self.unwraps = cache.unwraps
         self.future_class = future_class
         self.inboxes = WeakKeyDictionary()
@@ -100,41 +102,29 @@ cdef class Caller:
     cdef Function _function(self, object func):
         kind = type(func)
         if kind is FunctionType or kind is BuiltinFunctionType:
-            kept = self.kept.get(func)
-            if kept is not None and (<Kept>kept).is_fresh():
-                return (<Kept>kept).function
+            cached = self.cached.get(func)
+            if cached is not None and (<CachedFunction>cached).is_current():
+                return (<CachedFunction>cached).function
         return self.cache.get(func)
 
     cdef bint _goes_by_name(self, object func) except -1:
-        kept = self.kept.get(func) if type(func) is FunctionType else None
-        if kept is not None:
-            return not (<Kept>kept).uses
+        cached = self.cached.get(func) if type(func) is FunctionType else None
+        if cached is not None:
+            return not (<CachedFunction>cached).uses
         return self.cache.goes_by_name(func)
 
     def call_async(self, func, tuple args, dict kwargs):
-        """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop, or what
-        a full room makes of it."""
-        if self.room is None or self.room.take():
-            return self._make_async(func, args, kwargs)
-        return self.room.call_async(self.make_async, func, args, kwargs)
-
-    def make_async(self, func, tuple args, dict kwargs):
-        """As call_async(), with room that has been taken."""
-        return self._make_async(func, args, kwargs)
-
-    cdef AsyncTask _make_async(self, object func, tuple args, dict kwargs):
+        """Have a worker call ``func(*args, **kwargs)``: the AsyncTask for the running loop."""
         cdef AsyncTask task = AsyncTask.__new__(AsyncTask)
-        task.room = self.room
-        try:
-            loop = get_running_loop()
-        except RuntimeError:
-            task.leave_room()
-            raise
+        cdef Semaphore semaphore = self.semaphore
+        loop = get_running_loop()
         task.loop = loop
         if loop is not self.dispatcher.loop:
             task.inbox = self.inboxes.get(loop)
             if task.inbox is None:
                 task.inbox = self.inboxes.setdefault(loop, Inbox(loop, _deliver))
+        if semaphore is not None and not semaphore.waits and semaphore.held >= semaphore.limit:
+            self._refuse()
         try:
             self._prepare(task, func, args, kwargs)
         except Exception as exc:
@@ -144,35 +134,67 @@ cdef class Caller:
         # and again. While it waits nothing but its caller's own callbacks can make a cycle of it,
         # and those are dropped at its end; see _set().
         PyObject_GC_UnTrack(<void*>task)
+        if semaphore is not None:
+            if not semaphore.try_acquire():
+                return self._wait_in_line(task)
+            task.semaphore = semaphore
         self._submit(task, task.inbox is None)
+        return task
+
+    cdef AsyncTask _wait_in_line(self, AsyncTask task):
+        """Have the task submitted once there is a permit for it; its time runs meanwhile."""
+        task.begin_timeout()
+        if task.deadline != 0:
+            self.dispatcher.inbox.put(partial(self.dispatcher.set_deadline, task))
+        self.semaphore.wait_in_line(task)
         return task
 
     cdef int _submit(self, Task task, bint at_home=False) except -1:
         try:
             return self.dispatcher.add(task) if at_home else self.dispatcher.submit(task)
         except BaseException:
-            task.leave_room()
+            task.release_permit()
             raise
+
+    cdef int _refuse(self) except -1:
+        raise PoolFull(f"the pool has {self.semaphore.limit} tasks already: try again later, or "
+                       "allow it more with max_pending")
+
+    cdef bint _acquire(self, Task task) except -1:
+        """Take a permit, and block the thread for it if callers wait: False if the task's time is
+        over."""
+        cdef Semaphore semaphore = self.semaphore
+        if semaphore.try_acquire():
+            return True
+        if not semaphore.waits:
+            self._refuse()
+        self.dispatcher.check_may_block()
+        task.begin_timeout()
+        return semaphore.acquire(self.limits.timeout if task.deadline != 0 else None)
+
+    cdef object _timeout_error(self, Task task):
+        return TimeoutError(f"{task.name} was not done within {self.limits.timeout:g} s: "
+                            "the pool was full")
 
     def run(self, func, tuple args, dict kwargs):
         """Have a worker call ``func(*args, **kwargs)``: what it returns, or raises.
 
         By the lane of a worker that has nothing to do, if there is one: without the pool's loop.
         """
-        if self.room is None:
-            return self._run(func, args, kwargs)
-        if not self.room.take():
-            self.room.wait(self.dispatcher)
-        try:
-            return self._run(func, args, kwargs)
-        finally:
-            self.room.give_back()
-
-    cdef object _run(self, object func, tuple args, dict kwargs):
         cdef ConcurrentTask task = self._make()
+        self._prepare(task, func, args, kwargs)
+        if self.semaphore is None:
+            return self._run(task)
+        if not self._acquire(task):
+            raise self._timeout_error(task)
+        try:
+            return self._run(task)
+        finally:
+            self.semaphore.release()
+
+    cdef object _run(self, ConcurrentTask task):
         cdef WorkerLink link = None
         cdef Lane lane
-        self._prepare(task, func, args, kwargs)
         # a lane knows no deadline; and on the thread of the pool's loop waiting raises
         if (task.function.takes_lane and not (self.limits is not None and self.limits.timeout > 0)
                 and not self.dispatcher.on_home_thread()):
@@ -235,21 +257,18 @@ cdef class Caller:
 
     def call(self, func, tuple args, dict kwargs):
         """Have a worker call ``func(*args, **kwargs)``: its future."""
-        if self.room is not None and not self.room.take():
-            self.room.wait(self.dispatcher)
-        return self._call(func, args, kwargs, self.room)
-
-    cdef ConcurrentTask _call(self, object func, tuple args, dict kwargs, Room room):
         cdef ConcurrentTask task = self._make()
         try:
             self._prepare(task, func, args, kwargs)
         except Exception as exc:
             task._exception = exc
             task._state = FINISHED
-            if room is not None:
-                room.give_back()
             return task
-        task.room = room
+        if self.semaphore is not None:
+            if not self._acquire(task):
+                task.fail(self._timeout_error(task))
+                return task
+            task.semaphore = self.semaphore
         self._submit(task)
         return task
 

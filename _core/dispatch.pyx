@@ -16,44 +16,25 @@ Everything but Inbox.put, Dispatcher.submit and the end of a Function's life hap
 of the pool's loop.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from collections import deque
 
+from distex._core.clock cimport seconds
+from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport (
     BYE, CALL, CANCEL, CANCELLED, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
+    Buffer, FrameHandler, FrameWriter, Header, Kind,
 )
-from distex.errors import ProtocolError, annotate, load_exception
+from distex._core.functions cimport Function, FunctionTable
+from distex._core.inbox cimport Inbox
+from distex._core.semaphore cimport Semaphore
+from distex._core.task cimport Deadlines, Limits, Task
 
-cdef extern from *:
-    """
-    #if defined(_WIN32)
-    #include <windows.h>
-    static double distex_seconds(void) { return (double)GetTickCount64() / 1e3; }
-    static double distex_seconds_at_least(void) { return distex_seconds() + 0.02; }
-    #else
-    #include <time.h>
-    static double distex_clock(clockid_t clock) {
-        struct timespec now;
-        clock_gettime(clock, &now);
-        return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-    }
-    static double distex_seconds(void) { return distex_clock(CLOCK_MONOTONIC); }
-    static double distex_seconds_at_least(void) {
-    #ifdef CLOCK_MONOTONIC_COARSE
-        return distex_clock(CLOCK_MONOTONIC_COARSE) + 0.01;
-    #else
-        return distex_seconds();
-    #endif
-    }
-    #endif
-    """
-    double distex_seconds() nogil
-    # now or up to 10 ms later: a tick of the kernel's clock, which can be read faster
-    double distex_seconds_at_least() nogil
+from distex.errors import ProtocolError
+from distex.wire.exceptions import annotate, load_exception
 
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
@@ -67,15 +48,9 @@ cdef enum:
     SCAN_LINKS = 32
     SLOT_BITS = 16
     SLOT_COUNT = 1 << 16
-    # items taken from an inbox before the loop gets to do its I/O
-    DRAIN_BATCH = 10_000
-    # a measurement over this many calls is taken as it is
-    SURE_CALLS = 16
     # a chunk that has taken this many times what it was meant to, and more than AHEAD_NS, is shared
     # out anew
     LATE_FACTOR = 8
-    # flags of CALL: arguments and keyword arguments are one value
-    PACKED = 1
 
 
 # seconds for which a worker has nothing to do before others are asked for some of theirs
@@ -84,297 +59,6 @@ BALANCE_DELAY = 0.004
 LAG_DELAY = 0.004
 # seconds until a worker that has closed its lane is known to be dead, if it is
 LANE_GRACE = 1.0
-
-
-cdef class Inbox:
-    """Hands items over to a loop from any thread; a burst of them wakes it once."""
-
-    def __init__(self, loop, handle):
-        self.loop = loop
-        self.handle = handle
-        self.items = deque()
-
-    cpdef int put(self, object item) except -1:
-        """Have handle(item) run on the loop. Raises RuntimeError if the loop is closed."""
-        self.items.append(item)
-        if self.closed:
-            self.close()
-        elif not self.armed:
-            self.armed = True
-            try:
-                self.loop.call_soon_threadsafe(self._drain)
-            except BaseException:
-                self.armed = False
-                raise
-        return 0
-
-    def close(self):
-        """The loop is closed: handle here what it has left, and what is put in later at once."""
-        self.closed = True
-        self.handle_all()
-
-    def handle_all(self):
-        """Handle what was put in by now, on the thread of the loop: whoever puts the first item in
-        may not have come to wake the loop yet."""
-        items = self.items
-        while items:
-            try:
-                item = items.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            self.handle(item)
-
-    def _drain(self):
-        self.armed = False
-        items = self.items
-        handle = self.handle
-        for _ in range(DRAIN_BATCH):
-            try:
-                item = items.popleft()
-            except IndexError:
-                return
-            handle(item)
-        if not self.armed:  # let the loop do its I/O before the rest
-            self.armed = True
-            self.loop.call_soon(self._drain)
-
-
-cdef class FunctionTable:
-    """Gives functions their ids, and takes the ids back once a function is gone."""
-
-    def __init__(self, Inbox inbox):
-        self.thread = PyThread_get_thread_ident()
-        self.free_ids = []
-        self.next_id = 1
-        self.inbox = inbox
-
-
-cdef class Function:
-    """A function in the form that workers are sent. It lives as long as a task, a map or a cache
-    refers to it; then the workers are told to forget it.
-
-    Args:
-        table: the pool's functions.
-        name: what errors call it.
-        payload: the function, pickled.
-        segments: the buffers that the pickle refers to.
-        is_async: whether calling it gives a coroutine.
-    """
-
-    def __init__(self, FunctionTable table, str name, bytes payload, list segments, is_async):
-        self.name = name
-        self.payload = payload
-        self.segments = segments
-        self.is_async = is_async
-        self.links = []
-        if table.free_ids:
-            self.id = table.free_ids.pop()
-        else:
-            self.id = table.next_id
-            table.next_id += 1
-        table.serial += 1
-        self.serial = table.serial
-        self.table = table
-
-    def __del__(self):
-        if self.table is not None:
-            try:
-                self.table.inbox.put((self.id, self.links))
-            # the loop is closed, and with it the workers are gone; or the interpreter is, half
-            except Exception:
-                pass
-
-    cdef int measured(self, double ns, uint32_t calls) except -1:
-        """Learn from what some calls took on average: up fast, so that a slow spell is soon sent
-        one by one, but not all at once, as a call that was interrupted makes no others slow."""
-        if self.cost_ns == 0:
-            self.cost_ns = max(ns, 1)
-        elif calls >= SURE_CALLS:
-            self.cost_ns = ns
-        elif ns > self.cost_ns:
-            self.cost_ns = min(ns, 4 * self.cost_ns + 10_000)
-        else:
-            self.cost_ns += min(0.25 * calls, 1) * (ns - self.cost_ns)
-        return 0
-
-
-cdef class Limits:
-    """What is asked of a task beyond its result; shared by all tasks of which the same is asked.
-
-    Args:
-        retries: workers that it may lose and yet be tried again.
-        timeout: seconds from its submission in which it has to be done; 0: any time.
-        grace: seconds between the interrupt of a plain function whose task is cancelled and the
-            end of its worker; 0: its end at once; negative: it is left alone.
-    """
-
-    def __init__(self, int retries=0, double timeout=0, double grace=-1):
-        self.retries = retries
-        self.timeout = timeout
-        self.grace = grace
-
-
-cdef class Deadlines:
-    """Tasks that all have the same time from their submission, in the order in which it ends: one
-    timer of the loop for all of them, as one for each would cost more than the task itself.
-
-    Args:
-        dispatcher: which has the tasks.
-        timeout: seconds.
-    """
-
-    def __init__(self, Dispatcher dispatcher, double timeout):
-        self.dispatcher = dispatcher
-        self.timeout = timeout
-
-    cdef int add(self, Task task) except -1:
-        """Its time begins."""
-        task.deadline = self.timeout + (
-            distex_seconds() if self.timeout < 1 else distex_seconds_at_least())
-        task.deadlines = self
-        task.before = self.last
-        task.after = NULL
-        if self.last != NULL:
-            (<Task>self.last).after = <PyObject*>task
-        else:
-            self.first = <PyObject*>task
-        self.last = <PyObject*>task
-        Py_INCREF(task)
-        return self.wake_in(self.timeout)
-
-    cdef int wake_in(self, double seconds) except -1:
-        if self.timer is None:
-            self.timer = self.dispatcher.loop.call_later(seconds, self._look)
-            self.dispatcher.timed.add(self)
-        return 0
-
-    cdef int remove(self, Task task) except -1:
-        """It has ended."""
-        if task.before != NULL:
-            (<Task>task.before).after = task.after
-        else:
-            self.first = task.after
-        if task.after != NULL:
-            (<Task>task.after).before = task.before
-        else:
-            self.last = task.before
-        task.before = task.after = NULL
-        task.deadlines = None
-        Py_DECREF(task)
-        return 0
-
-    def _look(self):
-        """Expire those whose time is over."""
-        cdef Task task
-        self.timer = None
-        self.dispatcher.timed.discard(self)
-        while self.first != NULL:
-            task = <Task>self.first
-            left = task.deadline - distex_seconds()
-            if left > 0:
-                self.wake_in(left)
-                return
-            self.dispatcher.expire(task)
-
-    def close(self):
-        """Nothing will be expired any more."""
-        timer, self.timer = self.timer, None
-        if timer is not None:
-            timer.cancel()
-
-
-cdef class Task:
-    """One call on its way. What it ends as is up to its subclasses, see futures.pyx."""
-
-    def __cinit__(self):
-        self.calls = 1
-        self.kind = CALL
-
-    cdef bint start(self) except -1:
-        """Called once, as it is about to be sent; False: it was cancelled, drop it."""
-        return True
-
-    cdef bint put_native(self, Buffer out, Codec codec) except -1:
-        """Write the body if that runs no code of the user's; else write nothing: False."""
-        self.flags = 0
-        return codec.put_call(out, self.args, self.kwargs, None)
-
-    cdef int put(self, Buffer out, Codec codec, list segments) except -1:
-        """Write the body to a private buffer."""
-        cdef Py_ssize_t before = len(segments)
-        self.flags = 0
-        if codec.put_call(out, self.args, self.kwargs, segments):
-            return 0
-        del segments[before:]
-        self.flags = PACKED
-        return codec.put_pickled(out, (self.args, self.kwargs or {}), segments)
-
-    cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1:
-        try:
-            value = codec.get(cursor, segments)
-        except BaseException as exc:
-            annotate(exc, f"raised while the result of {self.function.name} was being read")
-            self.fail(exc)
-        else:
-            self.succeed(value)
-        return 0
-
-    cdef int on_part(self, Cursor* cursor, list segments, Codec codec,
-                     double spent_ns) except -1:
-        raise ProtocolError("part of a result for a task that is not a chunk")
-
-    cdef int learn(self, uint32_t done, double spent_ns) except -1:
-        """The first calls of it, this many, took that long together."""
-        return self.function.measured(spent_ns / done, done)
-
-    cdef list on_returned(self, uint32_t done, double spent_ns):
-        """The worker gives it back, with done calls of a chunk answered: what to send instead."""
-        return [self]
-
-    cdef list on_lost(self, object make_exception, Py_ssize_t item):
-        """The worker that may have started it is gone, at this item of a chunk (-1: not known):
-        what to send instead."""
-        self.losses += 1
-        if self.limits is not None and self.losses <= self.limits.retries:
-            return [self]
-        self.fail(make_exception(self))
-        return []
-
-    cdef int succeed(self, object value) except -1:
-        return 0
-
-    cdef int fail(self, object exc) except -1:
-        return 0
-
-    cdef int expire(self, object exc) except -1:
-        """Its time is over; it may be on a worker, which has still to answer."""
-        return 0
-
-    cdef int drop(self) except -1:
-        """The pool cancels the task, which has not been sent."""
-        return 0
-
-    cdef int cancelled_remotely(self) except -1:
-        """The worker says that it dropped or cancelled the task as it was asked to."""
-        return 0
-
-    cdef int forget_deadline(self) except -1:
-        if self.deadlines is not None:
-            self.deadlines.remove(self)
-        return 0
-
-    cdef int leave_room(self) except -1:
-        # taken out first: another thread may be at it too
-        cdef Room room = self.room
-        self.room = None
-        if room is not None:
-            room.give_back()
-        return 0
-
-    @property
-    def name(self):
-        """What errors call the function."""
-        return self.function.name
 
 
 cdef class Machine:
@@ -539,7 +223,7 @@ cdef class WorkerLink(FrameHandler):
         """So many calls of those that the worker is for have been sent to it."""
         self.budget = max(0, self.budget - <int64_t>calls)
         if self.budget == 0:
-            self.dispatcher.inbox.put(self.worker.worn_out)
+            self.dispatcher.inbox.put(self.worker.exhausted)
         return 0
 
     def cancel(self, Task task):
@@ -793,12 +477,16 @@ cdef class Dispatcher:
         codec: how data are written.
         qsize: tasks that a worker may have at a time however long they take.
         spin: seconds for which the loop polls after a task was sent or answered.
-        max_calls: that a worker may be sent before ``worn_out()`` of what describes it is called;
+        max_calls: that a worker may be sent before ``exhausted()`` of what describes it is called;
             0: any number.
+        max_pending: calls that may be under way at a time, 0: any number; see Caller.
+        waits: whether callers wait when there are so many, or are refused.
     """
 
     def __init__(self, loop, Codec codec, Py_ssize_t qsize, double spin=0,
-                 Py_ssize_t max_calls=0):
+                 Py_ssize_t max_calls=0, Py_ssize_t max_pending=0, bint waits=True):
+        if max_pending:
+            self.semaphore = Semaphore(max_pending, waits, self.submit)
         self.spin = spin
         self.max_calls = max_calls
         self.loop = loop
@@ -816,7 +504,8 @@ cdef class Dispatcher:
     @property
     def outstanding(self):
         """Tasks that wait or are on a worker."""
-        return len(self.queue) + self.in_flight
+        waiting = 0 if self.semaphore is None else self.semaphore.waiting
+        return len(self.queue) + self.in_flight + waiting
 
     def _balance(self):
         """Let workers that have nothing to do take over from those that have too much."""
@@ -840,7 +529,7 @@ cdef class Dispatcher:
 
     cdef int keep_awake(self) except -1:
         """Begin, or go on, to keep the loop from sleeping; see Pool's spin."""
-        self.spin_end = distex_seconds() + self.spin
+        self.spin_end = seconds() + self.spin
         if not self.spinning:
             self.spinning = True
             self.loop.call_soon(self._spin)
@@ -848,7 +537,7 @@ cdef class Dispatcher:
 
     def _spin(self):
         cdef WorkerLink link
-        if self.closed is None and distex_seconds() < self.spin_end:
+        if self.closed is None and seconds() < self.spin_end:
             self.loop.call_soon(self._spin)
             link = self.packing
             if link is not None and 0 < link.in_flight == self.in_flight:
@@ -859,6 +548,13 @@ cdef class Dispatcher:
     cpdef bint on_home_thread(self) except -1:
         """Whether the caller is on the thread of the pool's loop, which has not been closed."""
         return PyThread_get_thread_ident() == self.thread and not self.loop.is_closed()
+
+    def check_may_block(self):
+        """Raise RuntimeError if this thread must not wait for the pool, as it runs the pool."""
+        if self.on_home_thread():
+            raise RuntimeError(
+                "waiting here would block the event loop that runs this pool: use the ..._async "
+                "method, or 'with Pool(...)' to have the pool run in a thread of its own")
 
     def connect(self, FrameWriter out, worker, Machine machine):
         """Take a worker in; the handler for its frames."""
@@ -921,7 +617,7 @@ cdef class Dispatcher:
         if self.cancelling:
             return task.drop()
         if task.limits is not None and task.limits.timeout > 0 and task.kind == CALL:
-            self._set_deadline(task, task.limits)
+            self.set_deadline(task)
         if self.spin:
             self.keep_awake()
         if not self.full and not self.queue:
@@ -944,7 +640,7 @@ cdef class Dispatcher:
         """
         if task.deadlines is not None:
             if now[0] == 0:
-                now[0] = distex_seconds()
+                now[0] = seconds()
             if task.deadline <= now[0]:
                 self.expire(task)
                 return False
@@ -953,12 +649,16 @@ cdef class Dispatcher:
         task.forget_deadline()
         return False
 
-    cdef int _set_deadline(self, Task task, Limits limits) except -1:
-        if limits.deadlines is None or limits.deadlines.dispatcher is not self:
-            limits.deadlines = Deadlines(self, limits.timeout)
-        return limits.deadlines.add(task)
+    cpdef int set_deadline(self, Task task) except -1:
+        """Have the task expire when its time is over. Called again it does nothing."""
+        cdef Limits limits = task.limits
+        if task.deadlines is None and task.function is not None:
+            if limits.deadlines is None or limits.deadlines.timed is not self.timed:
+                limits.deadlines = Deadlines(self.loop, limits.timeout, self.timed, self.expire)
+            limits.deadlines.add(task)
+        return 0
 
-    cdef int expire(self, Task task) except -1:
+    cpdef int expire(self, Task task) except -1:
         """Its time is over."""
         cdef WorkerLink link = task.link
         task.forget_deadline()
@@ -1062,10 +762,10 @@ cdef class Dispatcher:
         if not self.watching:
             self.watching = True
             self.period += 1
-            self.loop.call_later(LAG_DELAY, self._look_who_lags)
+            self.loop.call_later(LAG_DELAY, self._check_lagging)
         return False
 
-    def _look_who_lags(self):
+    def _check_lagging(self):
         cdef WorkerLink link
         self.watching = False
         self.lagging = 0

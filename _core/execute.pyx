@@ -18,34 +18,15 @@ from collections import deque
 from functools import partial
 from weakref import WeakValueDictionary
 
+from distex._core.clock cimport clock_ns
 from distex._core.codec cimport Codec, Cursor, get_number, put_number
 from distex._core.framing cimport (
     CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, Header, Kind,
 )
 from distex._core.references cimport owned
-from distex.errors import ProtocolError, TaskInterrupted, annotate
-
-cdef extern from *:
-    """
-    #if defined(_WIN32)
-    #include <windows.h>
-    static int64_t distex_clock_ns(void) {
-        LARGE_INTEGER count, frequency;
-        QueryPerformanceCounter(&count);
-        QueryPerformanceFrequency(&frequency);
-        return (int64_t)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
-    }
-    #else
-    #include <time.h>
-    static int64_t distex_clock_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    }
-    #endif
-    """
-    int64_t distex_clock_ns() nogil
+from distex.errors import ProtocolError, TaskInterrupted
+from distex.wire.exceptions import annotate
 
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object obj)
@@ -71,7 +52,7 @@ cdef enum:
     NOT_LOADED = 1
     # a larger call is not copied in order to wait for its turn
     LARGE_BODY_BYTES = 16 * 1024
-    # what is noted where in the page that is shared with the nanny, see distex/notes.py
+    # what is noted where in the page that is shared with the nanny, see distex/worker/status_page.py
     STARTED = 0
     FINISHED = 1
     UNWANTED = 2
@@ -110,7 +91,7 @@ cdef class Runner(FrameHandler):
         codec: how data are written.
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
-        page: five 64-bit numbers, writable, see distex/notes.py.
+        page: five 64-bit numbers, writable, see distex/worker/status_page.py.
         spin: seconds to poll for more work before sleeping.
     """
 
@@ -196,7 +177,7 @@ cdef class Runner(FrameHandler):
             self._run_queue()
         self.now_ns = 0
         if self.spin_ns:
-            self.spin_end_ns = distex_clock_ns() + self.spin_ns
+            self.spin_end_ns = clock_ns() + self.spin_ns
             if not self.spinning:
                 self.spinning = True
                 self.loop.call_soon(self._spin)
@@ -204,14 +185,14 @@ cdef class Runner(FrameHandler):
 
     def _spin(self):
         """Keep the loop from sleeping."""
-        if distex_clock_ns() < self.spin_end_ns:
+        if clock_ns() < self.spin_end_ns:
             self.loop.call_soon(self._spin)
             self.out.poll()
         else:
             self.spinning = False
 
     cdef int _begin_turn(self) except -1:
-        self.now_ns = distex_clock_ns()
+        self.now_ns = clock_ns()
         self.turn_end_ns = self.now_ns + TURN_NS
         if self.out.size == 0:
             self.sent_ns = self.now_ns
@@ -319,7 +300,7 @@ cdef class Runner(FrameHandler):
             function = entry.function
             if function is None:
                 function = entry.load(self.load_function)
-                began = distex_clock_ns()
+                began = clock_ns()
             names = kwargs = None
             if flags & PACKED:
                 args, kwargs = self.codec.get(cursor, segments)
@@ -342,7 +323,7 @@ cdef class Runner(FrameHandler):
             self.page[RUNNING] = 0
             args = kwargs = None
             self._leave_fork()
-            self.now_ns = distex_clock_ns()
+            self.now_ns = clock_ns()
             mark = self.out.begin(RESULT, 0, _clamp(self.now_ns - began), id)
             if self.codec.put_native(self.out, value):
                 self.out.end(mark)
@@ -389,7 +370,7 @@ cdef class Runner(FrameHandler):
                 job.results.put(<const char*>&n, 4)
                 job.result_segments = []
             results = job.results
-            before = self.now_ns = distex_clock_ns()
+            before = self.now_ns = clock_ns()
             n = 0
             while job.done < job.calls:
                 if stride == 0:
@@ -429,7 +410,7 @@ cdef class Runner(FrameHandler):
                 if stride:
                     stride -= 1
                     continue
-                self.now_ns = distex_clock_ns()
+                self.now_ns = clock_ns()
                 elapsed = self.now_ns - before
                 job.spent_ns += elapsed
                 before = self.now_ns
@@ -444,7 +425,7 @@ cdef class Runner(FrameHandler):
                 self._send_results(job, PART)
             self._send_error(job.id, NOT_LOADED if entry.function is None else 0, exc)
         else:
-            self.now_ns = distex_clock_ns()
+            self.now_ns = clock_ns()
             job.spent_ns += self.now_ns - before
             self._send_results(job, RESULT)
         self.page[FINISHED] = job.id
@@ -467,7 +448,7 @@ cdef class Runner(FrameHandler):
         """A call has raised this, or what is around it."""
         self.page[RUNNING] = 0
         self._leave_fork()
-        self.now_ns = distex_clock_ns()
+        self.now_ns = clock_ns()
         if type(exc) is TaskInterrupted:  # others may not be wanted either: read what has come
             self.turn_end_ns = self.now_ns
         return 0

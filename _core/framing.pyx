@@ -36,7 +36,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
 
-from distex._core.blocks cimport Block
+from distex._core.buffer_pool cimport Block
 
 cdef extern from *:
     """

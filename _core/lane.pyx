@@ -16,7 +16,7 @@ import os
 from asyncio import CancelledError
 
 from distex._core.codec cimport Codec, Cursor
-from distex._core.dispatch cimport Function
+from distex._core.functions cimport Function
 from distex._core.framing cimport (
     CANCELLED, ERROR, FORGET, FUNCTION, RESULT, Detour, FrameHandler, FrameReader, FrameWriter,
     Header,
@@ -24,7 +24,8 @@ from distex._core.framing cimport (
 from distex._core.polling cimport recv_soon
 from distex._core.ring cimport RingPair
 from distex._core.framing import DEFAULT_LIMIT_BYTES
-from distex.errors import ProtocolError, annotate, load_exception
+from distex.errors import ProtocolError
+from distex.wire.exceptions import annotate, load_exception
 
 cdef extern from *:
     """

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import usage
-from bench.child import Session
 from bench.measurements import Figures, describe
+from bench.session import Session
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def go_through(
     session: Session, chunksize: int | None, seconds: float, asynchronous: bool = False
 ) -> Figures:
     """The caller's loop over the results of a map alone: all of them are there."""
-    from distex._core.flatten import AsyncFlatten, Flatten
+    from distex._core.result_iterator import AsyncResultIterator, ResultIterator
 
     lists, size = max(1, int(1000 * seconds)), 8192
 
@@ -130,14 +130,14 @@ def go_through(
             yield list(range(size))
 
     async def go() -> None:
-        async for _ in AsyncFlatten(come()):
+        async for _ in AsyncResultIterator(come()):
             pass
 
     with usage.Meter() as meter:
         if asynchronous:
             asyncio.run(go())
         else:
-            for _ in Flatten(list(range(size)) for _ in range(lists)):
+            for _ in ResultIterator(list(range(size)) for _ in range(lists)):
                 pass
     count = lists * size
     return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import tasks, usage
-from bench.child import Session
+from bench.session import Session
 
 Figures = dict[str, Any]
 

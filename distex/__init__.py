@@ -3,26 +3,32 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from distex._version import __version__
 from distex.errors import (
     DistexError,
     HostError,
+    PoolFull,
     ProtocolError,
     RemoteException,
     TaskInterrupted,
+    complete_broken_pool,
 )
 from distex.options import LoopType, PickleType
 
 if TYPE_CHECKING:
-    from distex.calls import TaskOptions
-    from distex.failures import PoolClosed, PoolFull, PoolStartError, WorkerLost
+    from distex._core.futures import AsyncTask
+    from distex.client.task_options import TaskOptions
+    from distex.client.tasks import BoundPool
+    from distex.cluster.state import Statistics, WorkerInfo
+    from distex.errors import BrokenPool, PoolClosed, PoolStartError, WorkerLost
     from distex.launch.hosts import HostSpec, SshOptions, TcpOptions
-    from distex.output import OutputLine
     from distex.pool import Pool
-    from distex.records import WorkerInfo
-
-__version__ = "1.0.0.dev0"
+    from distex.wire.output import OutputLine
 
 __all__ = [
+    "AsyncTask",
+    "BoundPool",
+    "BrokenPool",
     "DistexError",
     "HostError",
     "HostSpec",
@@ -36,26 +42,31 @@ __all__ = [
     "ProtocolError",
     "RemoteException",
     "SshOptions",
+    "Statistics",
     "TaskInterrupted",
     "TaskOptions",
     "TcpOptions",
     "WorkerInfo",
     "WorkerLost",
+    "__version__",
 ]
 
 # imported when they are asked for: workers import this package too, and need none of them
 _LATER = {
+    "AsyncTask": "distex._core.futures",
+    "BoundPool": "distex.client.tasks",
+    "BrokenPool": "distex.errors",
     "HostSpec": "distex.launch.hosts",
-    "OutputLine": "distex.output",
+    "OutputLine": "distex.wire.output",
     "Pool": "distex.pool",
-    "PoolClosed": "distex.failures",
-    "PoolFull": "distex.failures",
-    "PoolStartError": "distex.failures",
+    "PoolClosed": "distex.errors",
+    "PoolStartError": "distex.errors",
     "SshOptions": "distex.launch.hosts",
-    "TaskOptions": "distex.calls",
+    "Statistics": "distex.cluster.state",
+    "TaskOptions": "distex.client.task_options",
     "TcpOptions": "distex.launch.hosts",
-    "WorkerInfo": "distex.records",
-    "WorkerLost": "distex.failures",
+    "WorkerInfo": "distex.cluster.state",
+    "WorkerLost": "distex.errors",
 }
 
 
@@ -63,4 +74,6 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    if isinstance(value, type) and issubclass(value, BaseException):
+        complete_broken_pool()
     return value

@@ -1,18 +1,18 @@
-"""``python -m distex``: tells that the installation is in order, as ``distex_proc`` does;
-``python -m distex check ssh://maxi/8`` does so of another machine; ``python -m distex worker``
-starts workers that join a pool."""
+"""``python -m distex``: the commands, a module of ``distex.commands`` each.
+
+    python -m distex                        check the installation
+    python -m distex check ssh://maxi/8     check a host step by step
+    python -m distex worker --connect ...   start workers that join a pool
+"""
 
 import sys
+from importlib import import_module
 
-if sys.argv[1:2] == ["check"]:
-    from distex.check import main
+COMMANDS = ("check", "worker")
 
-    sys.exit(main(sys.argv[2:]))
-elif sys.argv[1:2] == ["worker"]:
-    from distex import join
-
-    sys.exit(join.main(sys.argv[2:]))
+if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+    sys.exit(import_module(f"distex.commands.{sys.argv[1]}").main(sys.argv[2:]))
 else:
-    from distex.nanny import script
+    from distex.commands.proc import main
 
-    script()
+    main()

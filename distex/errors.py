@@ -1,32 +1,39 @@
-"""The exceptions of distex, and how exceptions travel from a worker to the caller.
+"""The exceptions of distex.
 
     DistexError
-    ├── ProtocolError             a peer does not speak as it should
-    ├── HostError                 a host specification that can't be used
-    ├── RemoteException           a task's exception that could not be brought over as itself
-    └── and those of failures.py, which workers do not need
+    ├── ProtocolError         a peer sends what the protocol does not allow
+    ├── HostError             a host specification can't be used, or the host can't be reached
+    ├── PoolFull              the pool has as many tasks as it may have
+    ├── RemoteException       a task's exception that can't be pickled, or not unpickled here
+    └── BrokenPool            also a concurrent.futures.process.BrokenProcessPool
+        ├── PoolStartError    the pool can't be started
+        ├── PoolClosed        the pool ended before the task did
+        └── WorkerLost        the worker died that ran the task
 
-    TaskInterrupted, a BaseException, ends in a worker what its caller does not want any more.
+    TaskInterrupted           a BaseException: ends a plain function that is cancelled
 
-A task's own exception reaches the caller as itself, with the traceback on the worker as its cause.
+A task's own exception reaches the caller as itself; see wire/exceptions.py.
 """
 
-import contextlib
-import pickle
-import traceback
-from collections.abc import Callable
-from typing import Any
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+else:  # see BrokenPool
+    BrokenProcessPool = BrokenExecutor
 
 __all__ = [
+    "BrokenPool",
     "DistexError",
     "HostError",
+    "PoolClosed",
+    "PoolFull",
+    "PoolStartError",
     "ProtocolError",
     "RemoteException",
-    "RemoteTraceback",
     "TaskInterrupted",
-    "annotate",
-    "dump_exception",
-    "load_exception",
+    "WorkerLost",
 ]
 
 
@@ -39,7 +46,11 @@ class ProtocolError(DistexError):
 
 
 class HostError(DistexError, ValueError):
-    """Raised when a host specification is malformed, or names what distex can't reach."""
+    """Raised when a host specification is malformed, or names a host that can't be reached."""
+
+
+class PoolFull(DistexError, RuntimeError):
+    """Raised by a call when ``max_pending`` tasks are under way and ``when_full="raise"``."""
 
 
 class RemoteException(DistexError):
@@ -60,112 +71,67 @@ class RemoteException(DistexError):
 
 
 class TaskInterrupted(BaseException):
-    """Raised within a plain function that runs in a worker, when its task is cancelled or its time
-    is over and an interrupt was asked for. No Exception, so that ``except Exception`` lets it pass;
-    a function that does not end within the grace period is ended with its worker."""
+    """Raised within a plain function in a worker when its task is cancelled, or its time is over,
+    and ``cancel_running="interrupt"``. It is no Exception, so ``except Exception`` lets it pass. If
+    the function goes on beyond the grace period, its worker is killed."""
 
     def __init__(self, message: str = "the task was cancelled") -> None:
         super().__init__(message)
 
 
-class RemoteTraceback(Exception):
-    """The cause of an exception that comes from a worker: the traceback there, as text."""
+class BrokenPool(DistexError, BrokenProcessPool):
+    """Base of the exceptions that say that a pool, or one of its workers, is broken.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    It is a ``concurrent.futures.process.BrokenProcessPool`` as soon as there is an instance, or
+    ``distex`` is asked for one of the classes. Not before: that module takes longer to import than
+    all of distex that a worker needs.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "BrokenPool":
+        complete_broken_pool()
+        return super().__new__(cls, *args, **kwargs)
+
+
+def complete_broken_pool() -> None:
+    """Give BrokenPool the base class that it is declared with."""
+    from concurrent.futures import process
+
+    if not issubclass(BrokenPool, process.BrokenProcessPool):
+        BrokenPool.__bases__ = DistexError, process.BrokenProcessPool
+
+
+class PoolStartError(BrokenPool):
+    """Raised when the pool's workers can't be started; the message says where and why."""
+
+
+class PoolClosed(BrokenPool):
+    """Raised by a task that waits or runs when its pool is ended without it, and by callers that
+    wait for a pool to be ready when it is ended before that."""
+
+
+class WorkerLost(BrokenPool):
+    """Raised by a task whose worker died, or was cut off, after it may have started the task.
+
+    Attributes:
+        host: name of the worker's host.
+        pid: the worker's process id there.
+        exitcode: its exit code; negative: the number of the signal that ended it; None: not known.
+        task: name of the function.
+        task_id: number of the task on that worker.
+        out_of_memory: whether it was most likely killed for lack of memory.
+    """
+
+    def __init__(
+        self, message: str, host: str = "", pid: int = 0, exitcode: int | None = None,
+        task: str = "", task_id: int = 0, out_of_memory: bool = False,
+    ) -> None:
+        super().__init__(message, host, pid, exitcode, task, task_id, out_of_memory)
+        self.host = host
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+        self.task_id = task_id
+        self.out_of_memory = out_of_memory
 
     def __str__(self) -> str:
-        return self.text
-
-
-def annotate(exc: BaseException, note: str) -> None:
-    """Add a note to an exception, if it takes one."""
-    with contextlib.suppress(BaseException):  # its class may have other ideas
-        exc.add_note(note)
-
-
-def _describe(exc: BaseException) -> str:
-    """Type and text, whatever the exception's own methods do."""
-    try:
-        return traceback.format_exception_only(exc)[-1].strip()
-    except BaseException:
-        return f"{type(exc).__name__} (it fails to describe itself)"
-
-
-def _format(exc: BaseException) -> str:
-    """The traceback from the task's own first frame on."""
-    tb = vars(BaseException)["__traceback__"].__get__(exc)
-    while tb is not None and tb.tb_frame.f_code.co_filename.endswith("_core/execute.pyx"):
-        tb = tb.tb_next
-    try:
-        return "".join(traceback.format_exception(type(exc), exc, tb))
-    except BaseException:
-        return "".join(traceback.format_tb(tb)) + _describe(exc)
-
-
-def dump_exception(
-    exc: BaseException, dumps: Callable[[Any], bytes]
-) -> tuple[str, str, bytes | None]:
-    """What load_exception() makes the exception from again.
-
-    Args:
-        exc: the exception; anything that it is or refers to may fail to be pickled.
-        dumps: the serializer.
-
-    Returns:
-        its description, its traceback as text, and itself pickled, or None if that failed.
-    """
-    pickled: bytes | None
-    try:
-        pickled = dumps(exc)
-    except BaseException:
-        pickled = None
-    return _describe(exc), _format(exc), pickled
-
-
-def _missing(module: str, where: object) -> str:
-    """What to do where a worker has no such module."""
-    from importlib.util import find_spec
-
-    top = module.partition(".")[0]
-    try:
-        is_here = top != "__main__" and find_spec(top) is not None
-    except (ImportError, ValueError):
-        is_here = False
-    install = f"{where} has no module {module!r}: install it there"
-    return f"{install}, or send yours along with Pool(ship=[{top}])" if is_here else install
-
-
-def load_exception(
-    dumped: tuple[str, str, bytes | None], where: object, not_loaded: str | None = None,
-    loads: Callable[[bytes], Any] = pickle.loads,
-) -> BaseException:
-    """The exception that a task raised, to be raised at the caller's.
-
-    Args:
-        dumped: as from dump_exception().
-        where: the worker, for the text.
-        not_loaded: name of the function if it was that which could not be unpickled.
-        loads: the inverse of the serializer.
-    """
-    description, text, pickled = dumped
-    text = f'\n"""\n{text}""" (on {where})'
-    exc: object = None
-    if pickled is not None:
-        try:
-            exc = loads(pickled)
-        except BaseException as failure:
-            description += f" (it can't be unpickled here: {_describe(failure)})"
-    error = RemoteException(description, text)
-    if issubclass(type(exc), BaseException):  # whatever it says itself of its class
-        error = exc  # type: ignore[assignment]
-        # not by an assignment, which a class may refuse: a frozen dataclass, say
-        vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
-    if issubclass(type(error), ModuleNotFoundError):
-        module = vars(ImportError)["name"].__get__(error)
-        if isinstance(module, str):
-            annotate(error, _missing(module, where))
-    if not_loaded is not None:
-        annotate(error, f"raised while {not_loaded} was being loaded on {where}")
-    return error
+        return str(self.args[0])

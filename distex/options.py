@@ -1,10 +1,9 @@
 """The choices a pool offers, and the defaults behind it, with their units."""
 
 import enum
-import os
 from typing import Final
 
-WIRE_VERSION: Final = 4
+WIRE_VERSION: Final = 5
 
 START_TIMEOUT: Final = 60.0  # seconds for the first workers to become ready,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
@@ -53,31 +52,3 @@ class LoopType(enum.IntEnum):
 def start_timeout(workers: int) -> float:
     """Seconds in which so many workers have to become ready."""
     return START_TIMEOUT + START_TIMEOUT_PER_WORKER * workers
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def raise_file_limit(needed: int) -> None:
-    """Raise the process's soft limit of open files if it is lower than needed.
-
-    Raises:
-        OSError: the hard limit does not allow that.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
-                      "raise it (ulimit -Hn, or /etc/security/limits.conf)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -183,7 +183,7 @@ class Life:
         other.join(DEADLINE)
         assert not other.is_alive(), "a shutdown hangs"
 
-    def let_go(self, pool: Pool) -> None:
+    def drop_joined(self, pool: Pool) -> None:
         """It ends by itself, once what it was asked for is done."""
         self.maps.clear()
 
@@ -196,7 +196,7 @@ class Life:
         steps = [self.submit, self.submit, self.submit_large, self.submit_death, self.run, self.map,
                  self.map, self.run_on_all, self.kill_a_worker, self.scale, self.wait]
         ends = [self.shutdown, self.shutdown, self.shutdown, self.kill, self.leave,
-                self.shutdown_twice, self.let_go]
+                self.shutdown_twice, self.drop_joined]
         pool = self.pool
         assert pool is not None
         for _ in range(self.rng.randrange(1, 12)):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import uvloop
 
 from distex import LoopType, Pool
-from distex.failures import PoolClosed
+from distex.errors import PoolClosed
 
 DEADLINE = 60.0  # seconds for everybody to come to an end once the pool is shut down
 THREADS = 6  # that use the pool synchronously

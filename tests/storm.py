@@ -176,7 +176,7 @@ def worker_pids(pool: Pool) -> list[int]:
     """Process ids of the workers that there are now, also of those that start."""
     assert pool._home is not None
     return [worker.pid for worker in list(pool._home.supervisor._workers.values()) if worker.pid
-            and (worker.ready or worker.host.deaths_in_series < DYING_STARTS)]
+            and (worker.ready or worker.host.failures_in_series < DYING_STARTS)]
 
 
 def nanny_pids(pool: Pool) -> list[int]:

@@ -5,15 +5,16 @@ from typing import Any, Protocol
 
 from typing_extensions import disjoint_base
 
-from distex._core.dispatch import Dispatcher, Function, Limits
+from distex._core.dispatch import Dispatcher
+from distex._core.function_cache import CachedFunction
+from distex._core.functions import Function
 from distex._core.futures import AsyncTask, ConcurrentTask
-from distex._core.kept import Kept
-from distex._core.room import Room
+from distex._core.task import Limits
 
 class _FunctionCache(Protocol):
-    """What a Caller finds functions with; see distex/functions.py."""
+    """What a Caller finds functions with; see client/functions.py."""
 
-    kept: dict[Any, Kept]
+    cached: dict[Any, CachedFunction]
     unwraps: bool
     def get(self, func: Callable[..., Any]) -> Function: ...
     def goes_by_name(self, func: Callable[..., Any]) -> bool: ...
@@ -26,16 +27,12 @@ class Caller:
         cache: _FunctionCache,
         future_class: type[ConcurrentTask],
         limits: Limits | None = None,
-        room: Room | None = None,
     ) -> None: ...
     @property
     def limits(self) -> Limits | None: ...
     def call_async(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any: ...
-    def make_async(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncTask: ...
+    ) -> AsyncTask[Any]: ...
     def run(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any: ...

@@ -1,119 +1,11 @@
-from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from distex._core.codec cimport Codec, Cursor
-from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header, Kind
-from distex._core.room cimport Room
-
-
-cdef class Inbox:
-    # runs handle(item) on its loop for whatever other threads put in
-    cdef object loop
-    cdef object handle
-    cdef object items
-    cdef bint armed
-    cdef bint closed
-
-    cpdef int put(self, object item) except -1
-
-
-cdef class Function:
-    # what the workers know it by; unique among the functions that are alive
-    cdef readonly uint32_t id
-    # never used again, unlike the id: a worker may hear of it by two connections
-    cdef readonly uint32_t serial
-    cdef readonly str name
-    cdef readonly bytes payload
-    cdef readonly list segments
-    # runs on the worker's loop, so tasks overlap and their time says nothing
-    cdef public bint is_async
-    # small enough, and likely to be called again
-    cdef public bint takes_lane
-    # what one call costs a worker, in nanoseconds, from what was measured; 0: not known yet
-    cdef readonly double cost_ns
-    cdef FunctionTable table
-    # the workers that have been sent it
-    cdef list links
-
-    cdef int measured(self, double ns, uint32_t calls) except -1
-
-
-cdef class FunctionTable:
-    # ids to use again, and the next one that never was
-    cdef list free_ids
-    cdef uint32_t next_id
-    cdef uint32_t serial
-    # of the pool's loop
-    cdef Inbox inbox
-    cdef unsigned long thread
-
-
-cdef class Limits:
-    # workers that a task may lose and yet be tried again
-    cdef readonly int retries
-    # seconds from its submission in which it has to be done; 0: any time
-    cdef readonly double timeout
-    # seconds between the interrupt of a plain function whose task is cancelled and the end of its
-    # worker; 0: its end at once; negative: it is left alone
-    cdef readonly double grace
-    # of the tasks that have a time
-    cdef Deadlines deadlines
-
-
-cdef class Deadlines:
-    cdef Dispatcher dispatcher
-    cdef double timeout
-    # the tasks, from the one whose time ends first to the last; each is kept alive by a reference
-    cdef PyObject* first
-    cdef PyObject* last
-    cdef object timer
-
-    cdef int add(self, Task task) except -1
-    cdef int wake_in(self, double seconds) except -1
-    cdef int remove(self, Task task) except -1
-
-
-cdef class Task:
-    cdef readonly Function function
-    cdef readonly tuple args
-    cdef readonly dict kwargs
-    # where it is: on a worker under wire_id, or waiting (None)
-    cdef readonly WorkerLink link
-    cdef readonly uint64_t wire_id
-    # number of calls in it, and the cost that was booked for them at dispatch
-    cdef readonly uint32_t calls
-    cdef double booked_ns
-    # meant for the one worker that it was sent to
-    cdef bint pinned
-    cdef int kind
-    cdef int flags
-    # what it was submitted with, or None; workers that it has lost
-    cdef public Limits limits
-    cdef readonly int losses
-    # among those that have the same time, or None; when it is over; who comes before and after
-    cdef Deadlines deadlines
-    cdef double deadline
-    cdef PyObject* before
-    cdef PyObject* after
-    # where it takes room until its end, or None
-    cdef Room room
-
-    cdef bint start(self) except -1
-    cdef bint put_native(self, Buffer out, Codec codec) except -1
-    cdef int put(self, Buffer out, Codec codec, list segments) except -1
-    cdef int on_result(self, Cursor* cursor, list segments, Codec codec) except -1
-    cdef int on_part(self, Cursor* cursor, list segments, Codec codec,
-                     double spent_ns) except -1
-    cdef int learn(self, uint32_t done, double spent_ns) except -1
-    cdef list on_returned(self, uint32_t done, double spent_ns)
-    cdef list on_lost(self, object make_exception, Py_ssize_t item)
-    cdef int succeed(self, object value) except -1
-    cdef int fail(self, object exc) except -1
-    cdef int expire(self, object exc) except -1
-    cdef int drop(self) except -1
-    cdef int cancelled_remotely(self) except -1
-    cdef int forget_deadline(self) except -1
-    cdef int leave_room(self) except -1
+from distex._core.codec cimport Codec
+from distex._core.framing cimport FrameHandler, FrameWriter, Header
+from distex._core.functions cimport Function, FunctionTable
+from distex._core.inbox cimport Inbox
+from distex._core.semaphore cimport Semaphore
+from distex._core.task cimport Task
 
 
 cdef class Machine:
@@ -187,6 +79,8 @@ cdef class Dispatcher:
     cdef readonly FunctionTable functions
     cdef readonly Inbox inbox
     cdef readonly Py_ssize_t qsize
+    # the bound on the calls that are under way, or None
+    cdef readonly Semaphore semaphore
     # calls that a worker is for; 0: any number
     cdef readonly Py_ssize_t max_calls
     cdef readonly list links
@@ -237,8 +131,8 @@ cdef class Dispatcher:
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
     cdef bint starts(self, Task task, double* now) except -1
-    cdef int _set_deadline(self, Task task, Limits limits) except -1
-    cdef int expire(self, Task task) except -1
+    cpdef int set_deadline(self, Task task) except -1
+    cpdef int expire(self, Task task) except -1
     cpdef bint on_home_thread(self) except -1
     cpdef int submit(self, Task task) except -1
     cdef int pump(self, WorkerLink hint) except -1

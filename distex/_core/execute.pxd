@@ -63,7 +63,7 @@ cdef class Runner(FrameHandler):
     cdef int64_t spin_ns
     cdef int64_t spin_end_ns
     cdef bint spinning
-    # shared with the nanny, see distex/notes.py
+    # shared with the nanny, see distex/worker/status_page.py
     cdef uint64_t[::1] page
     # this process is a fork that a task has made of the worker
     cdef public bint forked

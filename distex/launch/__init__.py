@@ -1,1 +1,1 @@
-"""Ways to start a nanny somewhere and hand the pool a stream to it."""
+"""Ways to have workers started: here, over ssh, behind a spawn server."""

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 
-from distex.launch.stream import Entrance, Launcher, NannyListener, NannyStream
+from distex.launch.base import Launcher, NannyListener, NannyStream, WorkerEndpoint
 
 POLL_INTERVAL = 0.005  # seconds between looks whether a process has ended that was told to
 # the garbage collector finds nothing in what is being imported, and takes 12 of 100 ms for that;
 # the nanny enables it when it has imported all
 BOOT = ("import gc, sys; gc.disable(); sys.path[:] = {path!a}; "
-        "from distex.nanny import main; main({fd}, *sys.argv[1:])")
+        "from distex.worker.nanny import main; main({fd}, *sys.argv[1:])")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -125,23 +125,23 @@ class LocalLauncher(Launcher):
         """See launch.stream.Launcher."""
         begun, self._begun = self._begun, None
         if begun is not None:
-            _take_down(*begun)
+            _tear_down(*begun)
 
-    async def launch(self, listener: NannyListener, entrance: Entrance) -> LocalNanny:
+    async def launch(self, listener: NannyListener, endpoint: WorkerEndpoint) -> LocalNanny:
         """See launch.stream.Launcher."""
         begun, self._begun = self._begun, None
         process, ours = begun or start_nanny()
         loop = asyncio.get_running_loop()
         try:
-            where = await entrance.open_local()
+            where = await endpoint.open_local()
             _, stream = await loop.create_connection(lambda: NannyStream(listener), sock=ours)
         except BaseException:  # it may be cancelled, as the pool is ended
-            _take_down(process, ours)
+            _tear_down(process, ours)
             raise
         return LocalNanny(process, stream, *where)
 
 
-def _take_down(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:
+def _tear_down(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:
     process.kill()
     process.wait()
     ours.close()

@@ -13,11 +13,11 @@ import ssl
 from typing import Any
 
 from distex.errors import HostError
-from distex.gate import NANNY, keep_alive
+from distex.launch.base import HeartbeatSender, Launcher, NannyListener, NannyStream, WorkerEndpoint
 from distex.launch.hosts import HostSpec, TcpOptions
-from distex.launch.stream import Entrance, Heartbeat, Launcher, NannyListener, NannyStream
 from distex.options import SERVER_PORT
-from distex.secret import Secret
+from distex.wire.secret import Secret
+from distex.wire.tls import NANNY, keep_alive
 
 
 class TcpNanny:
@@ -36,7 +36,7 @@ class TcpNanny:
         self.stream = stream
         self.address = address
         keep_alive(stream.transport, keepalive)
-        self._heartbeat = Heartbeat(stream, keepalive)
+        self._heartbeat = HeartbeatSender(stream, keepalive)
         self._heartbeat.start()
 
     async def wait(self, timeout: float) -> None:
@@ -75,14 +75,14 @@ class ServerLauncher(Launcher):
     def _error(self, reason: str, mend: str) -> HostError:
         return HostError(f"{self.host}: {reason}\nTo mend it: {mend}")
 
-    async def launch(self, listener: NannyListener, entrance: Entrance) -> TcpNanny:
+    async def launch(self, listener: NannyListener, endpoint: WorkerEndpoint) -> TcpNanny:
         """See launch.stream.Launcher."""
         secret = Secret(self._options.secret)
         stream = NannyStream(listener)
         await self._connect(secret, stream)
         try:
             ours = stream.transport.get_extra_info("sockname")[0]
-            address = await entrance.open_tcp(ours)
+            address = await endpoint.open_tcp(ours)
             if stream.transport is None:
                 raise self._error(f"the connection was lost: {stream.reason}", "try again")
             return TcpNanny(stream, address, self._options.keepalive)

@@ -21,12 +21,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distex import __version__, versions
+from distex._version import __version__
 from distex.errors import HostError
+from distex.launch.base import HeartbeatSender, Launcher, NannyListener, NannyStream, WorkerEndpoint
 from distex.launch.hosts import HostSpec, Paths
-from distex.launch.stream import Entrance, Heartbeat, Launcher, NannyListener, NannyStream
-from distex.messages import PYTHON
 from distex.options import WIRE_VERSION
+from distex.wire import versions
+from distex.wire.messages import PYTHON
 
 if TYPE_CHECKING:
     import asyncssh
@@ -59,7 +60,7 @@ try:
     found["wire"] = WIRE_VERSION
     import cloudpickle
     found["cloudpickle"] = cloudpickle.__version__
-    from distex.nanny import serve
+    from distex.worker.nanny import serve
 except Exception:
     found["error"] = "%s: %s" % (sys.exc_info()[0].__name__, sys.exc_info()[1])
     tell()
@@ -226,7 +227,7 @@ class SshLauncher(Launcher):
         script += f'; exec "$p" -c {shlex.quote(_one_line(BOOT))}'
         return f"exec /bin/sh -c {shlex.quote(script)}"
 
-    async def launch(self, listener: NannyListener, entrance: Entrance) -> "SshNanny":
+    async def launch(self, listener: NannyListener, endpoint: WorkerEndpoint) -> "SshNanny":
         """See launch.stream.Launcher."""
         connection = await self.connect()
         session = _NannySession(self.host, NannyStream(listener))
@@ -234,7 +235,7 @@ class SshLauncher(Launcher):
         timeout = self.options.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._start_nanny(nanny, entrance.meet)
+                await self._start_nanny(nanny, endpoint.accept)
         except BaseException as exc:
             try:
                 await asyncio.shield(nanny.wait(0.0))
@@ -248,7 +249,7 @@ class SshLauncher(Launcher):
             raise
         return nanny
 
-    async def _start_nanny(self, nanny: "SshNanny", meet: Callable[[], Any]) -> None:
+    async def _start_nanny(self, nanny: "SshNanny", accept: Callable[[], Any]) -> None:
         import asyncssh
 
         connection, session = nanny.connection, nanny.session
@@ -260,7 +261,7 @@ class SshLauncher(Launcher):
             self._check(session)
             nanny.unix_path = session.found["folder"] + "/pool"
             await connection.create_unix_server(
-                _making_workers(meet), nanny.unix_path, window=WINDOW_BYTES)
+                _making_workers(accept), nanny.unix_path, window=WINDOW_BYTES)
         except asyncssh.ChannelListenError as exc:
             raise self.error(
                 "tunnel", f"sshd there does not forward a socket in {session.found['folder']}",
@@ -279,7 +280,7 @@ class SshLauncher(Launcher):
         found = session.found
         named = self.options.python
         if not found:
-            reason = f"{session.obituary()}{session.tail()}"
+            reason = f"{session.exit_reason()}{session.tail()}"
             if session.status == 125 and self.options.working_directory:
                 raise self.error(
                     "Python", f"no working directory {self.options.working_directory}: {reason}",
@@ -326,8 +327,8 @@ def _giving(session: "_NannySession") -> Any:
     return lambda: session
 
 
-def _making_workers(meet: Callable[[], Any]) -> Any:
-    return lambda: _WorkerSession(meet())
+def _making_workers(accept: Callable[[], Any]) -> Any:
+    return lambda: _WorkerSession(accept())
 
 
 class _NannySession:
@@ -449,7 +450,7 @@ class _NannySession:
         lines = [*self._lines, *([self._line.decode(errors="replace")] if self._line else [])]
         return "; the last it wrote:\n    " + "\n    ".join(lines) if lines else ""
 
-    def obituary(self) -> str:
+    def exit_reason(self) -> str:
         """How it ended."""
         if self.status is not None:
             return f"the command ended with exit code {self.status}"
@@ -458,7 +459,7 @@ class _NannySession:
         return f"the ssh connection was lost: {self._lost}" if self._lost else "it was closed"
 
     def _reason(self) -> Exception:
-        return HostError(f"{self.obituary()}{self.tail()}")
+        return HostError(f"{self.exit_reason()}{self.tail()}")
 
 
 class _WorkerSession:
@@ -529,7 +530,7 @@ class SshNanny:
         self.unix_path = ""
         self.address = ("", 0)
         self.starting: asyncio.Future[Any] | None = None
-        self._heartbeat = Heartbeat(self.stream, launcher.options.keepalive)
+        self._heartbeat = HeartbeatSender(self.stream, launcher.options.keepalive)
 
     def take_up(self) -> None:
         """Let the pool have the stream, once it knows of this nanny."""

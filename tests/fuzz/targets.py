@@ -2,7 +2,7 @@
 nanny's stream, framing and codec. Each target takes bytes; it returns, or a check of it fails.
 
     bytes ──> pieces ──> FrameReader, compared with the reference
-                     ──> the pool's side: Supervisor, Greeter, WorkerLink     violations are counted,
+                     ──> the pool's side: Supervisor, Handshake, WorkerLink     violations are counted,
                      ──> the worker's side: Worker, Runner                    nothing else is raised
                      ──> Unpacker, decode_handshake
 
@@ -19,16 +19,21 @@ from unittest import mock
 
 from reference.framing import BadFrame, Frame, decode, encode
 
-from distex import errors, greeter, messages, serializers, supervisor, worker
+from distex._core.chunk import ChunkTask
 from distex._core.codec import Codec
-from distex._core.dispatch import Function
 from distex._core.framing import FrameHandler, FrameReader
-from distex._core.futures import AsyncTask, ChunkTask
+from distex._core.functions import Function
+from distex._core.futures import AsyncTask
 from distex._core.protocol import Connection
+from distex.cluster import handshake
+from distex.cluster.settings import Settings
+from distex.cluster.state import WorkerRecord
+from distex.cluster.supervisor import Supervisor
 from distex.errors import ProtocolError
-from distex.messages import Configure, Hello, Ready, Serving, Spawn, Unpacker, Welcome, pack
-from distex.notes import Pages
-from distex.records import WorkerRecord
+from distex.wire import exceptions, messages, serializers
+from distex.wire.messages import Configure, Hello, NannyHello, Ready, Spawn, Unpacker, Welcome, pack
+from distex.worker import process
+from distex.worker.status_page import StatusPages
 
 HELLO, READY, RESULT, PART, ERROR, CANCELLED, WELCOME, FUNCTION, FORGET = 1, 2, 3, 4, 5, 6, 7, 8, 9
 CALL, CHUNK, CANCEL, BYE, LANE, RECALL, RETURNED = 10, 11, 12, 13, 14, 15, 16
@@ -59,7 +64,7 @@ loads = Loads()
 
 
 class Functions:
-    """Stands in for a Namespace."""
+    """Stands in for a MainModule."""
 
     def loads(self, data: Any, segments: Any = None) -> Callable[..., Any]:
         number = loads.loads(data)
@@ -79,10 +84,10 @@ async def coroutine(*args: Any, **kwargs: Any) -> Any:
 def nothing_is_unpickled() -> Iterator[None]:
     """For as long as targets are used: what a fuzzer has pickled must not run."""
     with (
-        mock.patch.object(errors.load_exception, "__defaults__", (None, loads.loads)),
+        mock.patch.object(exceptions.load_exception, "__defaults__", (None, loads.loads)),
         mock.patch.object(serializers, "for_data", return_value=loads.serializer),
-        mock.patch.object(greeter, "DEFAULT_LIMIT_BYTES", LIMIT),
-        mock.patch.object(worker, "Namespace", return_value=Functions()),
+        mock.patch.object(handshake, "DEFAULT_LIMIT_BYTES", LIMIT),
+        mock.patch.object(process, "MainModule", return_value=Functions()),
     ):
         yield
 
@@ -174,8 +179,8 @@ def codec(data: bytes) -> None:
 
 def pool_side(data: bytes) -> None:
     """Whoever connects to the pool: a stranger, or a worker that may have lost its mind."""
-    async def make() -> tuple[supervisor.Supervisor, WorkerRecord]:
-        pool = supervisor.Supervisor(supervisor.Settings(launchers=(Launcher(),)))
+    async def make() -> tuple[Supervisor, WorkerRecord]:
+        pool = Supervisor(Settings(launchers=(Launcher(),)))
         return pool, WorkerRecord(1, pool.hosts[0])
 
     pool, record = loop.run_until_complete(make())
@@ -187,16 +192,16 @@ def pool_side(data: bytes) -> None:
                  AsyncTask(function, (object(),), {}, loop)):
         pool.dispatcher.submit(task)
         task.add_done_callback(AsyncTask.exception) if isinstance(task, AsyncTask) else None
-    connection = pool.listener.meet()
+    connection = pool.listener.accept()
     loads.allowed = False
 
     def welcome(hello: Hello) -> WorkerRecord:
-        found = type(pool).recognise(pool, hello)
+        found = type(pool).authenticate(pool, hello)
         assert hello.token == TOKEN
         loads.allowed = True
         return found
 
-    pool.recognise = welcome  # type: ignore[method-assign]
+    pool.authenticate = welcome  # type: ignore[method-assign]
     try:
         say(connection, data)
         assert loads.allowed or not record.ready
@@ -216,14 +221,14 @@ class Launcher:
     is_local = True
 
 
-class Worker(worker.Worker):
+class Worker(process.Worker):
     def disconnected(self, exc: Exception | None) -> None:
         """Don't stop the loop."""
 
 
 def worker_side(data: bytes) -> None:
     """Whoever a worker talks to: only its pool, but it should not crash for what that says."""
-    page = Pages().take()
+    page = StatusPages().take()
     config = Configure(TOKEN, "/nowhere", "", 0, b"", {}, False, [], 0, 0, 0, 0.0, False)
     peer = Worker(loop, config, 1, page)
     say(Connection(loop, peer, LIMIT), data)
@@ -240,7 +245,7 @@ def streams(data: bytes) -> None:
             for piece in pieces(data):
                 for message in unpacker.feed(piece):
                     assert isinstance(message, messages.Message)
-                    if isinstance(message, Serving):
+                    if isinstance(message, NannyHello):
                         messages.refusal(message)
         except ProtocolError:
             continue
@@ -292,7 +297,7 @@ def seeds() -> Iterator[bytes]:
             yield bytes([number, 7]) + data
     for value in encoded:
         yield bytes([1, 2]) + value
-    control = [Serving(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4, False, False),
+    control = [NannyHello(1, "1", "3.12", "host", 1, 2), Spawn(1), messages.Exited(1, 2, -9, 3, 4, False, False),
                messages.Kill(1, 9), messages.Failed("reason"), messages.Stop(1.0)]
     yield bytes([4, 0]) + b"".join(map(pack, control[1::2]))
     yield bytes([4, 5]) + b"".join(map(pack, control[::2]))

@@ -528,7 +528,7 @@ async def test_shutdown_async_can_cancel_what_waits(make_pool, gate):
 async def test_shutdown_async_can_cancel_a_map(make_pool, gate):
     pool = make_pool(1, qsize=1)
     await pool.create()
-    queue = pool.dispatcher.queue
+    queue = pool._home.dispatcher.queue
     results = pool.map_async(tasks.pass_gate, itertools.repeat(gate.path), range(10))
     first = asyncio.create_task(anext(results))
     await gate.wait_for_async(1)

@@ -25,7 +25,7 @@ from leftovers import nothing_left
 from distex import PoolStartError, RemoteException, WorkerLost
 
 from . import hostile, tasks
-from .support import Gate, wait_until
+from .support import TlsListener, wait_until
 
 TIMEOUT = 30  # seconds
 
@@ -584,7 +584,7 @@ def test_what_would_end_a_program_does_not_end_the_pools_own_loop(
         assert results == [] and type(end) is exception_type
     with pytest.raises(exception_type):
         pool.run_on_all(throws)
-    gate = Gate(tmp_path)  # of a future that is done the callbacks would run here
+    gate = TlsListener(tmp_path)  # of a future that is done the callbacks would run here
     future = pool.submit(tasks.pass_gate, gate.path, 1)
     seen = []
     for callback in throws, seen.append:

@@ -19,7 +19,7 @@ import pytest
 from distex import Pool, WorkerLost
 
 from . import tasks
-from .support import Gate, descendants, open_lanes, run_script, wait_until
+from .support import TlsListener, descendants, open_lanes, run_script, wait_until
 
 # --- Pool is a concurrent.futures.Executor: isinstance holds
 
@@ -230,7 +230,7 @@ def test_waiting_in_a_callback_for_another_task_is_an_error_not_a_deadlock(pool)
 
 @pytest.mark.parametrize("when", [FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED])
 def test_wait_returns_when_it_should(make_pool, tmp_path, when):
-    ok, bad, late = (Gate(tmp_path, name) for name in ("ok", "bad", "late"))
+    ok, bad, late = (TlsListener(tmp_path, name) for name in ("ok", "bad", "late"))
     with make_pool(3) as pool:
         good = pool.submit(tasks.pass_gate, ok.path)
         failing = pool.submit(fail_behind, bad.path)
@@ -276,7 +276,7 @@ def test_wait_counts_cancelled_futures_as_done(make_pool, gate):
 
 
 def test_as_completed_yields_each_future_once_as_they_end(make_pool, tmp_path):
-    first, second = Gate(tmp_path, "first"), Gate(tmp_path, "second")
+    first, second = TlsListener(tmp_path, "first"), TlsListener(tmp_path, "second")
     with make_pool(2) as pool:
         slow = pool.submit(tasks.pass_gate, second.path)
         quick = pool.submit(tasks.pass_gate, first.path)
@@ -487,7 +487,7 @@ def test_a_worker_that_runs_a_leased_call_gets_another_task(make_pool, gate):
     """Whichever ends first, the pool knows whether the worker has something to do."""
     with make_pool(1) as pool:
         open_lanes(pool)
-        (link,) = pool.dispatcher.links
+        (link,) = pool._home.dispatcher.links
         with concurrent.futures.ThreadPoolExecutor(2) as threads:
             leased = threads.submit(pool.run, tasks.pass_gate, gate.path, 1)
             gate.wait_for(1)
@@ -506,7 +506,7 @@ def test_shutdown_can_cancel_a_map(make_pool, gate):
     pool = make_pool(1, qsize=1)
     results = pool.map(tasks.pass_gate, itertools.repeat(gate.path), range(20))
     gate.wait_for(1)
-    queue = pool.dispatcher.queue
+    queue = pool._home.dispatcher.queue
     pool.shutdown(wait=False, cancel_futures=True)
     wait_until(lambda: not queue)
     gate.open()

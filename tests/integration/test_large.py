@@ -17,8 +17,8 @@ from effort import so_much
 from machine import mapped_rings
 
 from distex import Pool, WorkerLost
-from distex._core.blocks import Block
-from distex.memory import resident_bytes
+from distex._core.buffer_pool import Block
+from distex.machine import resident_bytes
 
 from .support import open_lanes, wait_until
 

@@ -18,7 +18,7 @@ from machine import is_alive
 from distex import Pool, PoolClosed, PoolFull, TaskOptions, WorkerLost
 
 from . import tasks
-from .support import Gate, open_lanes, run_script, wait_until, wait_until_async
+from .support import TlsListener, open_lanes, run_script, wait_until, wait_until_async
 
 SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
 
@@ -138,7 +138,7 @@ def test_a_coroutine_that_is_not_done_in_time_is_cancelled(make_pool, gate):
 
 
 def test_what_waits_too_long_is_never_run(make_pool, gate, tmp_path):
-    never = Gate(tmp_path, "never")
+    never = TlsListener(tmp_path, "never")
     with make_pool(1, qsize=1) as pool:
         blocker = pool.submit(tasks.pass_gate, gate.path)
         gate.wait_for(1)
@@ -153,7 +153,7 @@ def test_what_waits_too_long_is_never_run(make_pool, gate, tmp_path):
 
 
 async def test_what_has_expired_while_the_loop_was_busy_is_not_sent(make_pool, gate, tmp_path):
-    never = Gate(tmp_path, "never")
+    never = TlsListener(tmp_path, "never")
     async with make_pool(1, qsize=1) as pool:
         blocker = pool.run_async(tasks.pass_gate, gate.path)
         await gate.wait_for_async(1)
@@ -262,7 +262,7 @@ def test_the_timeout_of_a_map_is_for_all_its_results(make_pool, gate):
 
 @pytest.mark.parametrize("sent", [True, False], ids=["on the worker", "in the pool"])
 async def test_what_is_cancelled_before_it_begins_is_not_run(make_pool, gate, tmp_path, sent):
-    never = Gate(tmp_path, "never")
+    never = TlsListener(tmp_path, "never")
     async with make_pool(1, qsize=4 if sent else 1) as pool:
         blocker = pool.run_async(tasks.pass_gate, gate.path)
         await gate.wait_for_async(1)
@@ -523,7 +523,7 @@ def test_a_full_pool_refuses_where_asked_to(make_pool, gate):
                 call(tasks.double, 1)
         gate.open()
         assert [future.result() for future in futures] == [0, 1]
-        wait_until(lambda: pool._admission.inside == 0, what="room")
+        wait_until(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
         assert pool.run(tasks.double, 1) == 2
 
 
@@ -538,14 +538,14 @@ def test_room_is_neither_lost_nor_made_up(make_pool):
                 elif x % 7:
                     with contextlib.suppress(concurrent.futures.CancelledError):
                         assert future.result() == 2 * x
-                assert pool._admission.inside <= 3
+                assert pool._home.dispatcher.semaphore.held <= 3
 
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
             list(threads.map(use, range(8)))
-        wait_until(lambda: pool._admission.inside == 0, what="room")
+        wait_until(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
         with pytest.raises(Exception, match="pickle"):
             pool.run(threading.Lock())
-        wait_until(lambda: pool._admission.inside == 0, what="room")
+        wait_until(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
 
 
 def test_room_is_left_by_calls_whose_loop_was_closed(make_pool, gate):
@@ -557,9 +557,9 @@ def test_room_is_left_by_calls_whose_loop_was_closed(make_pool, gate):
         call = loop.run_until_complete(leave_alone())
         loop.close()
         assert not call.done()
-        assert pool._admission.inside == 1
+        assert pool._home.dispatcher.semaphore.held == 1
         gate.open()
-        wait_until(lambda: pool._admission.inside == 0, what="room")
+        wait_until(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
 
 
 async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
@@ -567,13 +567,13 @@ async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
         waiting = [asyncio.create_task(pool.run_async(tasks.pass_gate, gate.path, x))
                    for x in range(20)]
         await gate.wait_for_async(1)
-        assert pool.dispatcher.outstanding == 2
+        assert pool._home.dispatcher.semaphore.held == 2
         for task in waiting[5:10]:
             task.cancel()
         gate.open()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [x for x in results if isinstance(x, int)] == [*range(5), *range(10, 20)]
-        await wait_until_async(lambda: pool._admission.inside == 0, what="room")
+        await wait_until_async(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
 
 
 async def test_a_full_pool_refuses_calls_of_coroutines_where_asked_to(make_pool, gate):

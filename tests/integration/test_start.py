@@ -744,7 +744,7 @@ def fail():
 async def main():
     async with Pool(1) as pool:
         task = pool.run_async(fail)
-        kept = [task, pool._function(abs)]
+        kept = [task, pool._home.function(abs)]
         while not task.done():
             await asyncio.sleep(0.001)
     kept.append(kept)  # only the last collection finds it

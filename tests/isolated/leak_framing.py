@@ -5,10 +5,10 @@ import contextlib
 from measure import must_stay_flat
 from reference.framing import Frame, encode
 
-from distex import serializers
 from distex._core.codec import Codec
 from distex._core.framing import FrameHandler, FrameReader, FrameWriter
 from distex.errors import ProtocolError
+from distex.wire import serializers
 
 data = serializers.for_data(0)
 codec = Codec(data.dumps, data.loads)

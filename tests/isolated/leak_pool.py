@@ -34,7 +34,7 @@ def fail(x):
 
 def idle():
     """Wait for what comes behind the answers, such as the pool's own callbacks."""
-    while pool.dispatcher.outstanding:
+    while pool._home.dispatcher.outstanding:
         time.sleep(0.001)
     pool._submit_home(asyncio.sleep(0)).result()
 

@@ -7,7 +7,7 @@ import contextlib
 from measure import must_stay_flat
 from peers import RESULT, Pool, Worker
 
-from distex.executor import Future
+from distex.client.loop_thread import Future
 
 pool = Pool(qsize=2)
 (worker,) = pool.workers

@@ -15,7 +15,7 @@ from machine import free_port, wait_until
 
 import distex
 from distex import HostError, HostSpec, Pool, PoolStartError
-from distex.messages import PYTHON
+from distex.wire.messages import PYTHON
 
 from .support import make_command, make_key
 

@@ -9,7 +9,7 @@ import pytest
 from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
-from distex.launch import stream
+from distex.launch import base
 
 from .tasks import address, double
 
@@ -19,7 +19,7 @@ KEEPALIVE = 1.5  # seconds
 @pytest.fixture(autouse=True)
 def impatient_nannies(monkeypatch):
     """They take a silent pool for gone soon."""
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(base, "ALONE_FACTOR", 2)
 
 
 def specs(hosts, workers=2, **options):

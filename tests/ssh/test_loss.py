@@ -14,7 +14,7 @@ from machine import is_alive, wait_until
 
 from distex import Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
-from distex.launch import stream
+from distex.launch import base
 
 from .support import TESTS, make_command
 from .tasks import double
@@ -142,7 +142,7 @@ def test_shutdown_while_a_host_is_away(make_sshd):
 def test_a_silent_network_is_noticed_on_both_sides(
         sshd, network, behind_network, hanging, monkeypatch):
     """No end of any stream reaches anybody: both sides have to tell by the silence."""
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(base, "ALONE_FACTOR", 2)
     with Pool(0, behind_network(2, keepalive=1.5)) as pool:
         future = hanging(pool)
         old = sshd.processes()

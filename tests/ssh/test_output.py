@@ -73,9 +73,9 @@ def test_the_last_words_of_a_worker_that_crashes(sshd):
 def test_a_nanny_whose_output_nobody_takes_ends_all_the_same(
         sshd, network, behind_network, monkeypatch):
     """The host is cut off, and all buffers on the way are full."""
-    from distex.launch import stream
+    from distex.launch import base
 
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(base, "ALONE_FACTOR", 2)
     with Pool(0, behind_network(2, keepalive=1.0)) as pool:
         future = pool.submit(chatter, 10_000)
         wait_until(lambda: not future.done() and len(sshd.processes()) == 3, "the workers")

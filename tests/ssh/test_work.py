@@ -11,7 +11,7 @@ import pytest
 from machine import wait_until
 
 from distex import HostSpec, Pool, PoolStartError, SshOptions, WorkerLost
-from distex.options import usable_cpus
+from distex.machine import usable_cpus
 
 from .support import TESTS
 from .tasks import async_double, double, fail

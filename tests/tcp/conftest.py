@@ -5,7 +5,7 @@ import pytest
 from machine import wait_until
 
 from distex import Pool, TcpOptions
-from distex.secret import make
+from distex.wire.secret import make
 
 from .support import Joiner, Server
 

@@ -108,8 +108,8 @@ class Joiner(Command):
 
 # In a folder on PYTHONPATH it makes another version of distex of what is started with it.
 OTHER_VERSION = """
-import distex, distex.options
-distex.__version__ = "99.0"
+import distex._version, distex.options
+distex._version.__version__ = "99.0"
 distex.options.WIRE_VERSION = 99
 """
 

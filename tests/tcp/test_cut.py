@@ -8,7 +8,7 @@ from network import IP, ip, take_network, why_not
 
 from distex import PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
-from distex.launch import stream
+from distex.launch import base
 
 from . import tasks
 from .support import Joiner, Server
@@ -77,7 +77,7 @@ def test_workers_that_cant_connect_back(machine, server, make_pool):
 
 
 def test_a_host_is_cut_off(machine, server, make_pool, secret, monkeypatch, tmp_path):
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(base, "ALONE_FACTOR", 2)
     monkeypatch.setattr(pool_options, "RECONNECT_DELAY_MAX", 0.2)
     with make_pool(1, f"{machine.theirs}:{server.port}/1", tcp=options(secret)) as pool:
         path = tmp_path / "go"
@@ -96,7 +96,7 @@ def test_a_host_is_cut_off(machine, server, make_pool, secret, monkeypatch, tmp_
 
 
 def test_joined_workers_are_cut_off(machine, make_pool, secret, monkeypatch, tmp_path):
-    monkeypatch.setattr(stream, "ALONE_FACTOR", 2)
+    monkeypatch.setattr(base, "ALONE_FACTOR", 2)
     with make_pool(0, localhost=machine.ours, tcp=options(secret)) as pool, Joiner(
             tmp_path, secret, pool.address, "--workers", 2, "--wait", "inf",
             prefix=machine.prefix) as joiner:

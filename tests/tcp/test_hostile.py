@@ -22,9 +22,10 @@ import pytest
 from hypothesis import settings
 from machine import wait_until
 
-from distex import messages, options
-from distex.gate import NANNY, PROBE, WORKER, Gate
-from distex.secret import Secret
+from distex import options
+from distex.wire import messages
+from distex.wire.secret import Secret
+from distex.wire.tls import NANNY, PROBE, WORKER, TlsListener
 
 from . import tasks
 from .support import Server
@@ -186,7 +187,7 @@ def test_what_is_sent_to_a_pool_harms_nothing(target, tmp_path):
     future.result()
     wait_until(lambda: listener.dropped == AT_ONCE + number, "all to be dropped and counted",
                lambda: listener.dropped)
-    assert not listener.strangers
+    assert not listener.unauthenticated
     assert not os.path.exists(bomb)
     wait_until(lambda: len(pool.workers()) == len(pool._home.supervisor.hosts) == 1,
                "nothing to be left of who joined")
@@ -242,11 +243,11 @@ def test_a_cap_on_strangers(listening, monkeypatch):
         client = Raw(listener._unix_path)
         socks = [client.connect() for _ in range(30)]
         wait_until(lambda: listener.dropped == 20, "those beyond the cap to be dropped")
-        assert len(listener.strangers) == 10
+        assert len(listener.unauthenticated) == 10
         assert pool.submit(tasks.double, 1).result() == 2  # run() has the worker connect once more
         for sock in socks:
             sock.close()
-        wait_until(lambda: listener.dropped == 30 and not listener.strangers, "all to be gone")
+        wait_until(lambda: listener.dropped == 30 and not listener.unauthenticated, "all to be gone")
 
 
 def test_a_cap_on_handshakes(listening, join, monkeypatch):
@@ -254,13 +255,13 @@ def test_a_cap_on_handshakes(listening, join, monkeypatch):
     monkeypatch.setattr(options, "MAX_HANDSHAKES", 4)
     monkeypatch.setattr(options, "HELLO_TIMEOUT", SILENT)
     with listening() as pool:
-        ((gate, _),) = pool._home.supervisor.listener.gates.values()
+        ((tls_listener, _),) = pool._home.supervisor.listener.tls_listeners.values()
         client = Raw(pool.address)
         socks = [client.connect() for _ in range(12)]
         join(pool.address, workers=1)
         most = 0
         while not pool.total_workers():
-            most = max(most, len(gate._handshakes))
+            most = max(most, len(tls_listener._handshakes))
             time.sleep(0.001)
         assert most == 4
         assert pool._home.supervisor.listener.dropped >= 12
@@ -269,13 +270,13 @@ def test_a_cap_on_handshakes(listening, join, monkeypatch):
 
 
 async def _connect_and_close(secret, turns):
-    """A gate that is closed so many turns of the loop after somebody has connected."""
-    gate = Gate(Secret(secret), [WORKER], asyncio.Protocol, lambda exc: None)
-    with socket.create_connection(await gate.open("127.0.0.1", 0)) as sock:
+    """A listener that is closed so many turns of the loop after somebody has connected."""
+    tls_listener = TlsListener(Secret(secret), [WORKER], asyncio.Protocol, lambda exc: None)
+    with socket.create_connection(await tls_listener.open("127.0.0.1", 0)) as sock:
         for _ in range(turns):
             await asyncio.sleep(0)
-        gate.close()
-        await gate.closed()
+        tls_listener.close()
+        await tls_listener.closed()
         await asyncio.sleep(0)
         sock.settimeout(0)  # it has been closed, or reset
         with contextlib.suppress(ConnectionResetError):

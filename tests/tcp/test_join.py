@@ -13,10 +13,10 @@ import pytest
 from machine import DEADLINE, free_port, is_alive, wait_until
 
 from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost
-from distex.join import Joiner
+from distex.commands.worker import Joiner
+from distex.launch.relay import socket_address
 from distex.options import CONNECT_TIMEOUT
-from distex.relay import socket_address
-from distex.secret import Secret
+from distex.wire.secret import Secret
 
 from . import tasks
 from .support import Command, other_version

@@ -15,8 +15,8 @@ from machine import free_port, is_alive, wait_until
 
 from distex import HostError, HostSpec, Pool, PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
-from distex.options import usable_cpus
-from distex.secret import Secret, default_path, make
+from distex.machine import usable_cpus
+from distex.wire.secret import Secret, default_path, make
 
 from . import tasks
 from .support import TESTS, Command, other_version
@@ -157,8 +157,8 @@ def test_a_pool_that_says_nothing_more(server):
     code = f"""
 import os, time
 from distex import Pool, TcpOptions
-from distex.launch import stream
-stream.ALONE_FACTOR = 3
+from distex.launch import base
+base.ALONE_FACTOR = 3
 pool = Pool(0, {server.url(1)!r}, tcp=TcpOptions(secret={str(server.secret)!r}, keepalive=0.5))
 print(pool.run(os.getpid), flush=True)
 time.sleep(1000)

@@ -8,13 +8,15 @@ import struct
 
 from reference.framing import Frame, decode, encode
 
-from distex import serializers
+from distex._core.chunk import ChunkTask
 from distex._core.codec import Codec
-from distex._core.dispatch import Dispatcher, Function, Machine
+from distex._core.dispatch import Dispatcher, Machine
 from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameReader
-from distex._core.futures import AsyncTask, ChunkTask
+from distex._core.functions import Function
+from distex._core.futures import AsyncTask
 from distex._core.protocol import Connection
-from distex.errors import dump_exception
+from distex.wire import serializers
+from distex.wire.exceptions import dump_exception
 
 RESULT, PART, ERROR, CANCELLED = 3, 4, 5, 6
 FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE = 8, 9, 10, 11, 12, 13

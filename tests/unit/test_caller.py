@@ -7,9 +7,9 @@ import pytest
 from peers import CALL, FUNCTION, Pool, values
 
 from distex._core.caller import Caller
-from distex.executor import Future
-from distex.functions import FunctionCache
-from distex.serializers import for_functions, is_as_able
+from distex.client.functions import FunctionCache
+from distex.client.loop_thread import Future
+from distex.wire.serializers import for_functions, is_as_able
 
 FUNCTIONS = for_functions(1)
 

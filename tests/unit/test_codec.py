@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distex import serializers
 from distex._core.codec import Codec
 from distex.errors import ProtocolError
 from distex.options import PickleType
+from distex.wire import serializers
 
 STR, TUPLE, PICKLED, SEGMENT = 5, 7, 8, 9  # tags, as in codec.pyx
 KIB = 1024

@@ -27,7 +27,8 @@ from peers import (
 from reference.framing import Frame
 
 from distex._core.dispatch import LAG_DELAY, Machine
-from distex.errors import ProtocolError, RemoteTraceback
+from distex.errors import ProtocolError
+from distex.wire.exceptions import RemoteTraceback
 
 
 def kinds(frames):

@@ -28,12 +28,13 @@ from peers import (
 )
 from reference.framing import Frame, encode
 
-from distex import serializers
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import Connection
-from distex.errors import ProtocolError, RemoteException, dump_exception, load_exception
-from distex.notes import ITEM, PAGE_BYTES, STARTED
+from distex.errors import ProtocolError, RemoteException
+from distex.wire import serializers
+from distex.wire.exceptions import dump_exception, load_exception
+from distex.worker.status_page import ITEM, PAGE_BYTES, STARTED
 
 functions = serializers.for_functions(1)
 dump_error = functools.partial(dump_exception, dumps=lambda exc: data.dumps(exc, None))

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peers import FORGET, Pool
 
-from distex.functions import FunctionCache, function_name
+from distex.client.functions import FunctionCache, function_name
 from distex.options import FUNCTION_CACHE
-from distex.serializers import for_functions
+from distex.wire.serializers import for_functions
 
 CLOUDPICKLE = for_functions(1)
 

@@ -26,10 +26,10 @@ from peers import (
 from reference.framing import Frame
 
 from distex._core.caller import Caller
+from distex.client.functions import FunctionCache
+from distex.client.loop_thread import Future
 from distex.errors import ProtocolError
-from distex.executor import Future
-from distex.functions import FunctionCache
-from distex.serializers import for_functions
+from distex.wire.serializers import for_functions
 
 
 def answer_next(pool, value=None, exc=None):

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from distex.interrupts import Interrupt
-from distex.notes import FINISHED, RUNNING, STARTED, UNWANTED, Pages
+from distex.worker.interrupts import Interrupt
+from distex.worker.status_page import FINISHED, RUNNING, STARTED, UNWANTED, StatusPages
 
 THIS = 5
 
 
 def look(**notes):
     """Whether the worker was told, and whether it is to be looked at again."""
-    page = Pages().take()
+    page = StatusPages().take()
     for name, task in notes.items():
         page[{"started": STARTED, "finished": FINISHED, "running": RUNNING}[name]] = task
     child = SimpleNamespace(pid=os.getpid(), page=page, revoked=False)  # SIGURG does nothing here

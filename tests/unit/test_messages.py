@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distex import messages
 from distex.errors import ProtocolError
-from distex.messages import (
+from distex.options import WIRE_VERSION
+from distex.wire import messages
+from distex.wire.messages import (
     PYTHON,
     Configure,
     Exited,
     Failed,
     Hello,
     Kill,
+    NannyHello,
     Printed,
     Ready,
     Revoke,
-    Serving,
     Spawn,
     Started,
     Stop,
@@ -28,7 +29,6 @@ from distex.messages import (
     pack,
     refusal,
 )
-from distex.options import WIRE_VERSION
 
 TO_NANNY = [
     Configure(b"token", "/socket", "host", 1234, b"zip", {"cloudpickle": "3.1.2"}, True,
@@ -36,12 +36,12 @@ TO_NANNY = [
     Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5), Stop(2.5),
 ]
 FROM_NANNY = [
-    Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
+    NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
     Started(7, 4711), Printed(4711, 1, b"some words"),
     Exited(7, 4711, -9, 2**40, 3, True, False), Failed("no memory"),
 ]
 HELLO = Hello(b"token", 1, 4711)
-SERVING = Serving(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
+SERVING = NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
 
 
 @pytest.mark.parametrize(("to_nanny", "sent"), [(True, TO_NANNY), (False, FROM_NANNY)])

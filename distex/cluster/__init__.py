@@ -1,0 +1,1 @@
+"""The pool's side of its workers: who is there, who may come, who goes."""

@@ -1,0 +1,204 @@
+"""Where a pool listens for its workers: a Unix socket of its own, and TCP where that is needed.
+
+    worker on this host ──Unix socket in a private folder──> accept ──> Handshake
+    worker by ssh ────────channel of the tunnel────────────────┤
+    worker by TCP ────────TlsListener: TLS, the secret─────────┘
+    nanny that joins ─────TlsListener──> NannyStream ──> Scaling
+
+Connections are unauthenticated until their Handshake is done. Those that are dropped are counted.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from distex._core.framing import HELLO_LIMIT_BYTES
+from distex._core.protocol import StreamConnection
+from distex.cluster.handshake import Handshake, Host
+from distex.errors import ProtocolError
+from distex.launch.hosts import TcpOptions
+from distex.wire.secret import Secret
+from distex.wire.tls import BACKLOG, NANNY, PROBE, WORKER, TlsListener, negotiated_protocol
+
+logger = logging.getLogger("distex")
+
+WILDCARDS = ("0.0.0.0", "::")  # every address of this machine
+LAST_TURNS = 4  # of the loop: one to accept a connection, two to have its protocol know of it
+CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
+LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
+
+
+class Listener:
+    """The sockets of one pool, and the connections that came by them.
+
+    Args:
+        loop: the pool's.
+        host: whose workers are expected.
+        localhost: where to listen by TCP; empty: where other machines are reached from.
+        localport: the port there; 0: any that is free.
+        tcp: what else there is to know about TCP.
+        join: takes the stream of a nanny that comes by itself.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: Host, localhost: str, localport: int,
+        tcp: TcpOptions, join: Callable[[Any], Any],
+    ) -> None:
+        self.loop = loop
+        self.host = host
+        # with their addresses, by the address that was asked for
+        self.tls_listeners: dict[str, tuple[TlsListener, tuple[str, int]]] = {}
+        self._localhost = localhost
+        self._localport = localport
+        self._tcp = tcp
+        self._join = join
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self.unauthenticated: set[Handshake] = set()
+        self.dropped = 0  # connections that were not the pool's, or broke the protocol
+        self._unix_path = ""
+        self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
+        self._folder: str | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[Any] = set()
+
+    async def open_local(self) -> tuple[str, tuple[str, int]]:
+        """Listen for the workers of this machine, unless that is done already.
+
+        Returns:
+            path of the Unix socket; where it is empty, address and port.
+        """
+        async with self._opening:
+            if self._server is not None:
+                pass
+            elif hasattr(socket, "AF_UNIX"):
+                self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
+                self._unix_path = os.path.join(self._folder, "pool")
+                sock = socket.socket(socket.AF_UNIX)
+                sock.bind(self._unix_path)
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+                # in two steps: who is cancelled in the second one has a server to close
+                self._server = await self.loop.create_unix_server(
+                    self.accept, sock=sock, backlog=BACKLOG, start_serving=False)
+                await self._server.start_serving()
+            else:  # Windows; untested
+                self._server = await self.loop.create_server(
+                    self.accept, "127.0.0.1", 0, backlog=BACKLOG)
+                self._address = self._server.sockets[0].getsockname()[:2]
+        return self._unix_path, self._address
+
+    async def open_tcp(self, local_address: str = "") -> tuple[str, int]:
+        """Listen for workers of other machines, unless that is done already.
+
+        Args:
+            local_address: address of this machine by which another one has been reached.
+
+        Returns:
+            the address and the port for workers there.
+
+        Raises:
+            HostError: that is not possible.
+        """
+        host = self._localhost or ("" if self._localport else local_address)
+        async with self._opening:
+            if host not in self.tls_listeners:
+                tls_listener = TlsListener(
+                    Secret(self._tcp.secret), [NANNY, WORKER, PROBE], lambda: _Arrival(self),
+                    self.count_drop, self._tcp.keepalive)
+                self.tls_listeners[host] = (
+                    tls_listener, await tls_listener.open(host, self._localport))
+        _, (address, port) = self.tls_listeners[host]
+        return (local_address if local_address and address in WILDCARDS else address), port
+
+    def arrived(self, transport: Any) -> None:
+        """A connection has passed a TlsListener."""
+        protocol = negotiated_protocol(transport)
+        if self._closed:
+            transport.abort()
+            return
+        if protocol == NANNY:
+            arrival = self._join(transport)
+        elif protocol == WORKER:
+            arrival = self.accept()
+        else:
+            if protocol != PROBE:
+                self.count_drop(ProtocolError("it does not say what it speaks"))
+            transport.abort()
+            return
+        transport.set_protocol(arrival)
+        arrival.connection_made(transport)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens by TCP."""
+        return [address for _, address in self.tls_listeners.values()]
+
+    def accept(self) -> Any:
+        """The protocol for a connection that may be a worker's."""
+        handshake = Handshake(self, self.host)
+        connection = StreamConnection(self.loop, handshake, HELLO_LIMIT_BYTES)
+        connection.on_violation = handshake.violated
+        connection.on_lost = self._connections.discard
+        self._connections.add(connection)
+        return connection
+
+    def drop(self, connection: Any, reason: str) -> None:
+        """Drop a connection that is not one of the pool's."""
+        self.count_drop(ProtocolError(reason))
+        connection.abort()
+
+    def count_drop(self, exc: Exception) -> None:
+        """Count a connection that was dropped, and log it, but not without end."""
+        self.dropped += 1
+        if self.dropped <= LOGGED_DROPS or self.dropped % LOGGED_DROPS == 0:
+            logger.warning("distex: a connection was dropped, the %d. so far: %s",
+                           self.dropped, exc)
+
+    async def close(self) -> None:
+        """Listen no more, and drop those who have not said yet who they are."""
+        self._closed = True
+        if self._server is not None:
+            # asyncio leaves a socket open that it has accepted when its server is closed in the
+            # moment after: let nobody come any more, and have those let in who are at the door
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_path)
+            for _ in range(LAST_TURNS):
+                await asyncio.sleep(0)
+            self._server.close()
+        for tls_listener, _ in self.tls_listeners.values():
+            tls_listener.close()
+        for handshake in list(self.unauthenticated):
+            handshake.close()
+
+    async def close_connections(self) -> None:
+        """Close all that are open, those too that came in at the last moment, such as lanes."""
+        for tls_listener, _ in self.tls_listeners.values():
+            await tls_listener.closed()
+        deadline = self.loop.time() + CLOSE_GRACE
+        while self._connections and self.loop.time() < deadline:
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Arrival(asyncio.Protocol):
+    """A connection that passed a TlsListener, until its protocol is known."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def connection_made(self, transport: Any) -> None:
+        self._listener.arrived(transport)

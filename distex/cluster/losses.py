@@ -1,0 +1,27 @@
+"""How the death of a worker becomes a WorkerLost, for its task and for Pool(on_worker_lost=...)."""
+
+from distex._core.task import Task
+from distex.cluster.state import WorkerRecord
+from distex.errors import WorkerLost
+
+
+def worker_lost(record: WorkerRecord, task: Task | None = None) -> WorkerLost:
+    """Return the exception that says how a worker ended.
+
+    Args:
+        record: the worker.
+        task: the task that it had started, if the exception is for that.
+    """
+    reason = record.exit_reason()
+    name, number = "", 0
+    if task is None:
+        message = f"{record} was lost: {reason}"
+    else:
+        name, number = task.name, task.wire_id
+        advice = "submit the task again if it is safe to run it twice"
+        if task.losses > 1:
+            advice = f"the task has lost {task.losses} workers and is given up"
+        message = (f"{record} was lost while it ran {name} (task {number}): {reason}. "
+                   f"The pool goes on; {advice}")
+    return WorkerLost(message, record.host.name, record.pid, record.exitcode, name, number,
+                      record.out_of_memory)

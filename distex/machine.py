@@ -1,0 +1,91 @@
+"""What this machine offers: CPUs, open files, memory, event loops."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from distex.options import LoopType
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+LOOK_CLOSER_BYTES = 48 * 1024 * 1024  # of memory; to look whether all is used takes 0.2 ms
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def raise_file_limit(needed: int) -> None:
+    """Raise the process's soft limit of open files if it is lower than needed.
+
+    Raises:
+        OSError: the hard limit does not allow that.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
+                      "raise it (ulimit -Hn, or /etc/security/limits.conf)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process, without what it keeps for the case that nobody else wants it
+    (see _core/buffer_pool.pyx); None: it is gone, or this is not Linux."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > LOOK_CLOSER_BYTES:
+            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+                for line in file:
+                    if line.startswith(b"LazyFree:"):
+                        resident -= 1024 * int(line.split()[1])
+        return resident
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def out_of_memory_kills() -> int:
+    """How many the kernel has killed for lack of memory, of the machine or of a group; 0 where it
+    does not say."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as lines:
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def loop_factory(kind: int) -> "Callable[[], AbstractEventLoop]":
+    """Return what makes event loops of this LoopType.
+
+    Raises:
+        ImportError: it is not installed, or not for this system.
+    """
+    import asyncio
+
+    if kind in (LoopType.default, LoopType.uvloop):
+        try:
+            import uvloop
+        except ImportError:
+            if kind == LoopType.uvloop:
+                raise
+        else:
+            return uvloop.new_event_loop
+    if kind == LoopType.proactor:
+        factory: Any = getattr(asyncio, "ProactorEventLoop", None)
+        if factory is None:
+            raise ImportError("the proactor event loop exists on Windows only")
+        return factory  # type: ignore[no-any-return]
+    return asyncio.SelectorEventLoop

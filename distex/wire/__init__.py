@@ -1,0 +1,1 @@
+"""What both ends of a connection have to agree on."""

@@ -1,0 +1,1 @@
+"""What runs in the other processes: the nanny of each host, and its workers."""
