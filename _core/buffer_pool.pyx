@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Memory for large segments that are received; it is used again.
+"""A pool of buffers: memory for large segments that are received, used again.
 
     Block(n) ──> one that was kept, or fresh memory        dropped ──> kept, or given back
 

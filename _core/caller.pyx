@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The short way from Pool's run_async, submit and run to the dispatcher.
+"""Single calls: the short way from run_async, submit and run to the dispatcher.
 
     run_async ─> call_async ─> AsyncTask      ─┐
     submit    ─> call       ─> ConcurrentTask ─┴─> Dispatcher.submit

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Several items of a map that travel as one task; see client/map.py.
+"""A chunk: several items of a map that travel as one task. client/map.py decides its size.
 
     items ──> CHUNK ──> worker ──PART, RESULT──> values, taken a list at a time
                           └─RETURNED, or lost: split into successors

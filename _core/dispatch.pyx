@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Which task goes to which worker, and which answer belongs to which task. No I/O.
+"""The scheduler: which task goes to which worker, which answer belongs to which task. No I/O.
 
                     any thread          the pool's own loop
     Task ──submit──> Inbox ──add──> queue ──pump──> WorkerLink.send ──> FrameWriter

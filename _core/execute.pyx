@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The worker's side: run the tasks that come in, and answer each exactly once.
+"""The worker's side of a task: run those that come in, and answer each exactly once.
 
     frames ──on_frame──> run at once ──> RESULT, ERROR ──> FrameWriter
                   │          ^

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Bytes <-> frames: headers, limits, segments. No asyncio, no pickle.
+"""The wire format: bytes <-> frames; headers, limits, segments. No asyncio, no pickle.
 
 A frame on the wire, all numbers little-endian:
 

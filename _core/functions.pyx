@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Functions in the form that workers are sent, and what is learned about what a call costs."""
+"""Functions as they are sent to workers, and what is learned about the cost of a call."""
 from cpython.pythread cimport PyThread_get_thread_ident
 
 from distex._core.inbox cimport Inbox

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""What a task is to whoever waits for it.
+"""Futures: AsyncTask for asyncio, ConcurrentTask for concurrent.futures; cancellation.
 
     Task                the dispatcher's view, see task.pyx
     ├── AsyncTask       awaitable in one event loop: run_async

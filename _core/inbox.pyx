@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Items handed over to an event loop from any thread.
+"""An inbox: hand items over to an event loop from any thread.
 
     put(item), any thread ──> items ──wake the loop, once a burst──> handle(item), on the loop
 """

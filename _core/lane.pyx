@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""A second connection to a local worker, for calls that a thread waits for: no loop in between.
+"""A lane: the second connection to a local worker, for Pool.run: no event loop in between.
 
     thread ──send──> worker        Caller.run in futures.pyx: leases a worker that has nothing to
     thread <──recv── worker        do, and uses its lane alone until the answer is there

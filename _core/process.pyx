@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What Linux does for a process and its descendants that Python has no name for; nothing elsewhere.
+"""Linux system calls that Python lacks: end with the parent, adopt orphans.
 
 ctypes could do it too, but to import it takes longer than to fork a worker.
 """

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Lists of results -> results one by one, for both kinds of maps.
+"""Iterators over the results of maps: lists of results -> results one by one.
 
 A generator would do, at twice the price for each result; and it would keep all results of a list
 until the last of them is taken.

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Large segments between two processes of one machine: through memory that they share.
+"""Shared memory for large segments between two processes of one machine: a ring each way.
 
     writer ──put──> ring of 1 MB ──get──> reader      while one writes, the other reads
        <─────── KICK frames by the socket ───────>    to wake who waits for bytes or for room

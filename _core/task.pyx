@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""A task as the dispatcher sees it, the limits it was submitted with, and its deadline.
+"""Tasks as the dispatcher sees them, their limits (retries, timeout) and deadlines.
 
     Task ──submitted with──> Limits ──if there is a timeout──> Deadlines ──in time order──> Task
 """

@@ -1,4 +1,4 @@
-"""What this machine offers: CPUs, open files, memory, event loops."""
+"""What this machine offers: CPUs to use, open files, memory, event loops."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The choices a pool offers, and the defaults behind it, with their units."""
+"""Serializers and event loops to choose from; all timeouts and limits, with their units."""
 
 import enum
 from typing import Final

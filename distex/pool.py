@@ -1,4 +1,4 @@
-"""Pool: the public methods and their docs. See client/home.py for what is behind them."""
+"""Pool: the public methods and their docs. client/home.py is behind them."""
 
 import asyncio
 import dataclasses
@@ -72,9 +72,9 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             ``"leave"``, ``"interrupt"`` or ``"kill"``; see TaskOptions.
         max_pending: tasks from submit, run and run_async that may be under way at a time; None: any
             number. Maps are bounded by themselves.
-        when_full: what a call does when there are so many: ``"wait"`` until there is room (submit
-            and run block their thread, what run_async then returns is a coroutine that waits),
-            or ``"raise"`` PoolFull.
+        when_full: what a call does when that many are under way: ``"wait"`` for its turn (submit
+            and run block their thread; run_async returns at once, and the task is sent when its
+            turn comes), or ``"raise"`` PoolFull. The timeout of a task runs meanwhile.
         on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
             that is lost.
         max_tasks_per_child: calls after which a worker is replaced by a new one; None: never. It

@@ -1,4 +1,4 @@
-"""Checks what a pool is asked for, before anything is started."""
+"""Check the arguments of Pool, before anything is started."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Calls that take their caller's context along.
+"""Calls with ``context=True``: the caller's context variables go along.
 
     with_context(func)(snapshot(), *args) ──task──> worker: run(snapshot, func, args, kwargs)
 """

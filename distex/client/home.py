@@ -1,4 +1,4 @@
-"""Where a pool lives: started on a loop or in a thread of its own, asked from anywhere, ended.
+"""Where a pool lives: it is started on a loop or in a thread of its own, used, and ended.
 
     Pool, BoundPool, maps ──> Home ──starts──> RunningPool: Supervisor, LoopThread
                                └──makes──> Caller, for single calls

@@ -1,4 +1,4 @@
-"""What synchronous code has of a pool: futures, and a loop in a thread of its own."""
+"""An event loop in a thread of its own, and futures, for synchronous code."""
 
 import asyncio
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""map and map_async: lazy input, bounded look-ahead, ordered and unordered output.
+"""map and map_async: lazy input, the size of chunks, bounded look-ahead, order of results.
 
     iterables ──> Window.fill ──> ChunkTask ──submit──> dispatcher
     caller <── values, a list at a time <── Window <──notify── ChunkTask

@@ -1,4 +1,4 @@
-"""Waiting for the workers of a pool: Pool.ready."""
+"""Wait for the workers of a pool: Pool.ready."""
 
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar

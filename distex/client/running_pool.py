@@ -1,4 +1,4 @@
-"""A pool that runs: its supervisor, and the thread of its loop if it has one of its own.
+"""A pool that runs, and how it ends: by shutdown, with its loop, at exit, or as garbage.
 
     Home ──starts──> RunningPool ──stop──> ended: by shutdown, with its loop, or at exit
 

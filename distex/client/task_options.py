@@ -1,4 +1,4 @@
-"""What is asked of a task beyond its result: retries, a timeout, what a cancellation does.
+"""Options of a task: retries, timeout, what its cancellation does (Pool.options).
 
     pool.options(retries=2).submit(f, x) ──TaskOptions──> Limits ──> Task
 """

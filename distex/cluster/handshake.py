@@ -1,4 +1,4 @@
-"""Who may come in: the pool's side of the handshake with whatever connects to its server.
+"""The handshake: the pool authenticates each connection before it becomes a worker's.
 
     connected ──> Hello: the token, a number that is expected ──> Welcome ──> Ready ──> a worker
         │             │

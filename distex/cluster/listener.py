@@ -1,4 +1,4 @@
-"""Where a pool listens for its workers: a Unix socket of its own, and TCP where that is needed.
+"""The sockets on which a pool listens for its workers: a Unix socket, and TCP where needed.
 
     worker on this host ──Unix socket in a private folder──> accept ──> Handshake
     worker by ssh ────────channel of the tunnel────────────────┤

@@ -1,4 +1,4 @@
-"""How the death of a worker becomes a WorkerLost, for its task and for Pool(on_worker_lost=...)."""
+"""How the death of a worker becomes a WorkerLost: the exception and its text."""
 
 from distex._core.task import Task
 from distex.cluster.state import WorkerRecord

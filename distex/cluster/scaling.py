@@ -1,4 +1,4 @@
-"""Hosts and workers that come and go while a pool runs.
+"""Add, remove and replace hosts and workers while a pool runs: scale, add_host, joining.
 
     add:     launch ──> its workers start ──> all ready: it is established; or all is undone
     remove:  its workers retire ──> each ends what it has, and leaves ──> the nanny ends

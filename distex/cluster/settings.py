@@ -1,4 +1,4 @@
-"""What a pool was asked for, checked; see client/arguments.py."""
+"""The settings of a pool, as client/arguments.py has checked them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

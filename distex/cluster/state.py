@@ -1,4 +1,4 @@
-"""What a supervisor knows of its hosts and of their workers, and how errors call them."""
+"""Records of hosts and workers: their states, and the statistics that users see."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The part of a running pool that lives on its loop: starts, watches, replaces and stops workers.
+"""The supervisor: starts, watches, replaces and stops nannies and workers, on the pool's loop.
 
     Launcher ──> nanny ──fork──> worker ──connects back──> Listener, Handshake ──> Dispatcher
                    │                                           │

@@ -1,4 +1,4 @@
-"""``python -m distex.server``: has a nanny started here for each pool that connects to it.
+"""``python -m distex.server``: start a nanny here for each pool that connects.
 
     pool ──TLS, the secret──> TlsListener ──> Relay ──starts──> nanny ──fork──> worker 1 .. N
 

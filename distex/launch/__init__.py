@@ -1,1 +1,1 @@
-"""Ways to have workers started: here, over ssh, behind a spawn server."""
+"""Ways to start workers: here, over ssh, behind a spawn server."""

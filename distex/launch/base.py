@@ -1,4 +1,4 @@
-"""What a launcher gives the pool: a nanny somewhere, and the stream to it."""
+"""The interface of all launchers (add a scheduler here), and the stream to a nanny."""
 
 import asyncio
 from typing import Any, Protocol

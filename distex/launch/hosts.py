@@ -1,4 +1,4 @@
-"""'ssh://user@maxi:10022/8' -> HostSpec, and what such a URL can't say: SshOptions, TcpOptions."""
+"""Parse host URLs such as 'ssh://user@maxi:10022/8'; SshOptions, TcpOptions."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A nanny on this machine: a fresh interpreter at the other end of a socket pair."""
+"""Start a nanny on this machine: a fresh interpreter at the other end of a socket pair."""
 
 import asyncio
 import contextlib

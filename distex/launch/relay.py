@@ -1,4 +1,4 @@
-"""A nanny on this machine for a pool on another one.
+"""Connect a nanny on this machine to a pool on another one.
 
     pool <──TLS──> Relay <──socket pair──> nanny process ──fork──> worker 1 .. N
       ▲                                                                │

@@ -1,4 +1,4 @@
-"""A nanny on another machine, by TCP: behind a spawn server there, or one that came by itself.
+"""Start a nanny on another machine by TCP, through a spawn server there.
 
     pool ──one TLS connection──> python -m distex.server ──starts──> nanny ──fork──> worker 1 .. N
       ▲                                                                                  │

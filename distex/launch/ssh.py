@@ -1,4 +1,4 @@
-"""A nanny on another machine, over asyncssh, and the tunnel by which its workers reach the pool.
+"""Start a nanny on another machine over ssh, with the tunnel by which its workers connect.
 
     pool ──one ssh connection──> sshd
       ├── exec channel: stdin, stdout ──> nanny ──fork──> worker 1 .. N

@@ -1,4 +1,4 @@
-"""A context on its way: a snapshot of context variables and of the level of logging.
+"""Snapshots of context variables and of the logging level, which travel with a task.
 
     caller: snapshot() ──in the arguments of a task──> worker: run(snapshot, func, args, kwargs)
 

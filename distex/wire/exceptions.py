@@ -1,4 +1,4 @@
-"""How a task's exception travels: as itself, with the traceback on the worker as its cause.
+"""How a task's exception travels: as itself, with the worker's traceback as its cause.
 
     worker: dump_exception ──(description, traceback, pickle)──> caller: load_exception
 """

@@ -1,4 +1,4 @@
-"""Modules that are only here, on their way to the hosts: packed here, unpacked and imported there.
+"""Ship modules to other hosts (Pool(ship=...)): packed here, unpacked and imported there.
 
     modules ──pack──> archive ──Configure──> nanny ──unpack──> a folder on the workers' sys.path
 

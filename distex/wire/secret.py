@@ -1,4 +1,4 @@
-"""The secret that machines share whose pools and workers belong together.
+"""The secret file that machines share: a certificate for mutual TLS.
 
 It is one file in PEM form that holds a self-signed certificate and its key. Both ends of a
 connection show this certificate as their own and accept no other, so who has the file belongs, and

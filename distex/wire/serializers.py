@@ -1,4 +1,4 @@
-"""pickle, cloudpickle, dill and msgspec, each as a pair of functions.
+"""Serializers: pickle, cloudpickle, dill and msgspec, each as a pair of functions.
 
 The default for data is pickle with a helping hand: what pickle can only refer to by a name in
 ``__main__``, which is another module in a worker, goes by value with cloudpickle. So do lambdas and

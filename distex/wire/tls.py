@@ -1,4 +1,4 @@
-"""Listening by TCP for peers that have the secret.
+"""Listen by TCP for peers that have the secret: mutual TLS, limits on handshakes.
 
     accept ──at most so many at a time──> TLS handshake ──in time──> a protocol of the caller's
                                                 └─ else: dropped and counted

@@ -1,4 +1,4 @@
-"""Packages of which both sides need versions that fit: those whose pickles only they can read.
+"""Compare versions of packages on both sides: cloudpickle and dill.
 
 A pickle of cloudpickle's or dill's is a call of the package's own private functions. Those of
 cloudpickle have stayed the same within a minor version; dill gets new ones in each release.

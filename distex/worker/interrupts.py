@@ -1,4 +1,4 @@
-"""How a plain function that runs in a worker is ended when nobody wants its result any more.
+"""How a plain function that runs is ended when its task is cancelled: signal, then kill.
 
     pool ──Interrupt──> nanny: Interrupts ──UNWANTED, SIGURG──> worker: TaskInterrupted is raised
                                   │                             in the function

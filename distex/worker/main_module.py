@@ -1,4 +1,4 @@
-"""The ``__main__`` of a worker: one namespace for all functions that come from the caller's.
+"""The ``__main__`` of a worker: one namespace for all functions of the caller's script.
 
 Such functions, as what is called and among its arguments, travel by value, each with the globals
 that it uses. Here they come to share their

@@ -1,4 +1,4 @@
-"""What a worker and its nanny note for each other, in memory that they share.
+"""The status page: a page of shared memory in which a worker notes which task it runs.
 
     worker ──STARTED, FINISHED, RUNNING, ITEM──> page <──UNWANTED── nanny
 

@@ -36,7 +36,7 @@ def idle():
     """Wait for what comes behind the answers, such as the pool's own callbacks."""
     while pool._home.dispatcher.outstanding:
         time.sleep(0.001)
-    pool._submit_home(asyncio.sleep(0)).result()
+    pool._home.submit(asyncio.sleep(0)).result()
 
 
 def tasks():
