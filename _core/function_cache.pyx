@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""A pickled function, and whether all that it uses is still what it was.
+"""Decide whether a pickled function is still current: all that it uses is what it was.
 
 One that goes by value takes along what its globals and closure variables mean.  What that was is
 noted, and looked at before each call: a call takes less than a microsecond, so it has to be quick.

@@ -1,4 +1,4 @@
-"""Serializers and event loops to choose from; all timeouts and limits, with their units."""
+"""Serializers, event loops; the defaults: all timeouts and limits, with their units."""
 
 import enum
 from typing import Final

@@ -1,5 +1,4 @@
-"""Short lives: pools with all kinds of options, each with work of every kind on its way and workers
-that die, which are ended at a random moment in one of the ways there are.
+"""Short lives: pools with random options, under load, are ended at random moments in every way.
 
     life ──submit, run, map, run_async, map_async, kill a worker, scale──> pool
          ──shutdown, kill, leave, let go, close the loop──────────────────> all that was asked for

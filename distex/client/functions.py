@@ -1,4 +1,4 @@
-"""Pickle each function once, and again when what it uses has changed: the function cache.
+"""FunctionCache: pickles each function once, and again when what it uses has changed.
 
 What the workers can import is kept, pickled, as it is. A function that goes by value (from
 ``__main__``, a lambda, a closure) takes with it what it refers to; it is pickled again as soon as a

@@ -1,5 +1,4 @@
-"""``python -m distex check ssh://maxi/8`` or ``mini/2``: try a host step by step; how to mend what
-fails."""
+"""``python -m distex check``: try a host step by step, and say how to mend what fails."""
 
 import argparse
 import asyncio

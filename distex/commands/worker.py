@@ -1,5 +1,6 @@
-"""``python -m distex worker``: workers that join a pool which listens, started by whatever there
-is: a person, systemd, Slurm, Kubernetes.
+"""``python -m distex worker``: start workers that join a pool which listens.
+
+They are started by a person, systemd, Slurm, Kubernetes, or any other scheduler.
 
     pool, listening <──TLS, the secret── Relay ──starts──> nanny ──fork──> worker 1 .. N
 

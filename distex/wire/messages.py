@@ -1,7 +1,6 @@
-"""Control messages, as msgpack: pool <-> nanny over the nanny's stream, and the handshake of a
-worker with its pool.
+"""Control messages, as msgpack: between pool and nanny, and for the handshake of a worker.
 
-    pool <──NannyHello─────────────────────── nanny          worker ──Hello──> pool
+    pool <──NannyHello──────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
     pool ──Kill, Stop, Heartbeat, Reject─> nanny          worker ──Ready──> pool
     pool <──Started, Printed, Exited────── nanny

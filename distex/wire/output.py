@@ -1,4 +1,4 @@
-"""What workers print, on its way to the terminal, the log or a function.
+"""stdout and stderr of workers, on their way to the terminal, the log or a function.
 
     worker ──fds 1, 2──> pipe ──> nanny: Pipe ──whole lines, Printed──> pool: a sink ──> terminal,
                                                                         logger or function

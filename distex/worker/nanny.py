@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from distex import machine
-from distex._core.process import adopt_orphans, end_with_parent
+from distex._core.prctl import adopt_orphans, end_with_parent
 from distex._version import __version__
 from distex.errors import DistexError, HostError
 from distex.options import WIRE_VERSION

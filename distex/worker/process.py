@@ -1,5 +1,6 @@
-"""A worker: one process with one thread and one event loop. It connects back to its pool, runs the
-initializer, and then the tasks that the pool sends (see _core/execute.pyx).
+"""A worker: a process with one event loop that connects to its pool and runs its tasks.
+
+It runs the initializer first, then the tasks that the pool sends (see _core/execute.pyx).
 
     Hello ──> pool        who I am, and the token that proves it
     <── Welcome           the initializer

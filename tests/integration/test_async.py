@@ -1,5 +1,6 @@
-"""The asynchronous face: what asyncio offers for its own futures and coroutines works with the
-pool's; maps over asynchronous input; both faces at once, from any loop and any thread."""
+"""In asyncio: the pool's futures work as asyncio's own do, gather and timeouts included.
+
+Also maps over asynchronous input; and both faces at once, from any loop and any thread."""
 
 import asyncio
 import concurrent.futures

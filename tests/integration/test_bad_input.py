@@ -1,5 +1,4 @@
-"""Bad input: the worst that a user may have the pool do. Each gives a clear error or the right
-result, whichever way it is called, and the next task is fine.
+"""Bad input, a table: each gives a clear error or the right result, and the next task is fine.
 
     CASES: what is called, and how it has to end ──> each WAY of calling ──> next tasks are fine
 """

@@ -1,5 +1,4 @@
-"""The Executor contract (PEP 3148), and what code relies on that was written for
-ProcessPoolExecutor."""
+"""The Executor contract (PEP 3148), and what code for ProcessPoolExecutor relies on."""
 
 import asyncio
 import concurrent.futures

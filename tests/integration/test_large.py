@@ -1,5 +1,5 @@
-"""Large data, which go through shared memory: whole, nobody else's, and nothing hangs when either
-side goes in the midst of them."""
+"""Large data, which go through shared memory: they arrive whole, and nothing hangs when a side dies.
+"""
 
 import asyncio
 import contextlib

@@ -1,5 +1,6 @@
-"""Options of tasks: retries, deadlines, the end of what runs, contexts; and a bound on the tasks
-that are under way."""
+"""Options of tasks: retries, deadlines, contexts; cancelling a task that runs frees its worker.
+
+Also the bound on the tasks that are under way."""
 
 import asyncio
 import concurrent.futures

@@ -147,7 +147,7 @@ def test_unordered_map_with_an_exception_gives_each_other_result_at_most_once(po
 
 
 # --- map over an async iterable that pauses, or ends after a pause, neither hangs nor withholds
-# --- results that are ready. Input is taken lazily and bounded. (More in test_async, test_scale.)
+# --- results that are ready. Input is taken lazily and bounded. (More in test_async, test_many_tasks.)
 
 
 async def pausing(pauses):

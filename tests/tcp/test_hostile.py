@@ -1,5 +1,6 @@
-"""Hostile clients at every socket that is listened on, before and after TLS: what they send is not
-unpickled, starts nothing, breaks nothing, stays nowhere, and is counted.
+"""Hostile clients at every socket, before and after TLS: they are dropped and counted.
+
+What they send is not unpickled, starts nothing, breaks nothing and stays nowhere.
 
 10,000 byte strings with the profile "ci", fewer otherwise, shared out between the two event loops;
 and a fifth as many again behind a TLS handshake, which takes its time.

@@ -1,5 +1,6 @@
-"""Whatever a peer says, on any connection: it is understood, waited for, or refused; see
-tests/fuzz/targets.py. ``make fuzz`` looks deeper."""
+"""Whatever a peer sends, on any connection, is understood, waited for, or refused.
+
+See tests/fuzz/targets.py. ``make fuzz`` looks deeper."""
 
 import pytest
 from fuzz import targets
