@@ -5,8 +5,8 @@
                   │          ^
                   └> queue ──┘ when this turn of the loop has taken long enough
 
-Tasks start in the order in which they came.  A plain function blocks the worker; a coroutine runs
-on its loop beside others.  Results are collected and sent together, but none waits for long: they
+Tasks start in the order in which they came.  A plain function blocks the worker, and sees no running
+event loop, so ``asyncio.run`` works in it; a coroutine runs on the loop beside others.  Results are collected and sent together, but none waits for long: they
 go out before a call that is likely to be slow, and whenever HOLD_NS have passed.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -14,6 +14,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 import os
+from asyncio import _set_running_loop
 from collections import deque
 from functools import partial
 from weakref import WeakValueDictionary
@@ -175,6 +176,7 @@ cdef class Runner(FrameHandler):
     cdef int on_batch_end(self) except -1:
         if self.queue and not self.scheduled:
             self._run_queue()
+        self._enter_loop()
         self.now_ns = 0
         if self.spin_ns:
             self.spin_end_ns = clock_ns() + self.spin_ns
@@ -230,6 +232,7 @@ cdef class Runner(FrameHandler):
                     self.queue.appendleft(job)
             else:
                 del self.jobs[job.id]
+        self._enter_loop()
         self.now_ns = 0
         self._flush()
         self._schedule(self._after_input)
@@ -274,6 +277,19 @@ cdef class Runner(FrameHandler):
 
     # --- running
 
+    cdef int _leave_loop(self) except -1:
+        """Have plain functions see no running loop, until the loop itself goes on."""
+        if not self.outside:
+            _set_running_loop(None)
+            self.outside = True
+        return 0
+
+    cdef int _enter_loop(self) except -1:
+        if self.outside:
+            self.outside = False
+            _set_running_loop(self.loop)
+        return 0
+
     cdef int _flush(self) except -1:
         self.sent_ns = self.now_ns
         self.connection.flush()
@@ -316,6 +332,7 @@ cdef class Runner(FrameHandler):
             self.page[RUNNING] = id
             if self.page[UNWANTED] == id != 0:
                 raise TaskInterrupted()
+            self._leave_loop()
             if kwargs is None:
                 value = function(*<tuple>args)
             else:
@@ -372,6 +389,7 @@ cdef class Runner(FrameHandler):
             results = job.results
             before = self.now_ns = clock_ns()
             n = 0
+            self._leave_loop()
             while job.done < job.calls:
                 if stride == 0:
                     if job.unsent and self._send_now(entry):
@@ -462,6 +480,7 @@ cdef class Runner(FrameHandler):
     cdef int _await(self, Job job, object awaitable) except -1:
         """Let a coroutine run on the loop; _awaited() answers for it."""
         job.from_coroutine = True
+        self._enter_loop()
         try:
             job.task = self.loop.create_task(_outcome(awaitable))
         except BaseException:  # of a task factory that a task has set

@@ -63,11 +63,15 @@ cdef class Runner(FrameHandler):
     cdef int64_t spin_ns
     cdef int64_t spin_end_ns
     cdef bint spinning
+    # the loop is hidden from plain functions
+    cdef bint outside
     # shared with the nanny, see distex/worker/status_page.py
     cdef uint64_t[::1] page
     # this process is a fork that a task has made of the worker
     cdef public bint forked
 
+    cdef int _leave_loop(self) except -1
+    cdef int _enter_loop(self) except -1
     cdef int _begin_turn(self) except -1
     cdef int _flush(self) except -1
     cdef bint _send_now(self, Entry entry)

@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 from distex._core.codec import Codec
@@ -126,7 +127,10 @@ class Worker(LaneRunner):
             message = decode_handshake(body)
             if not isinstance(message, Welcome):
                 raise ProtocolError("no welcome where one was expected")
-            self.loop.create_task(self._get_ready(message.initializer, segments))
+            if message.initializer:
+                self.loop.call_soon(self._initialize, message.initializer, segments)
+            else:
+                self._say(READY, Ready())
         elif kind == LANE:
             lane = LaneRunner(self.loop, self.config, self.number, self.shared_page)
             lane.share_functions(self)
@@ -141,16 +145,29 @@ class Worker(LaneRunner):
         with contextlib.suppress(OSError):  # the pool has ended in the meantime
             await connect(self.config, lane)
 
-    async def _get_ready(self, initializer: bytes, segments: list[Any]) -> None:
-        error = None
-        if initializer:
+    def _initialize(self, initializer: bytes, segments: list[Any]) -> None:
+        """Call the initializer as a plain function, which sees no running loop."""
+        try:
+            function, args = self.load(initializer, segments)
+            asyncio._set_running_loop(None)
             try:
-                function, args = self.load(initializer, segments)
                 result = function(*args)
-                if inspect.isawaitable(result):
-                    await result
-            except BaseException as exc:
-                error = self.dump_error(exc)
+            finally:
+                asyncio._set_running_loop(self.loop)
+        except BaseException as exc:
+            self._say(READY, Ready(self.dump_error(exc)))
+            return
+        if inspect.isawaitable(result):
+            self.loop.create_task(self._await_initializer(result))
+        else:
+            self._say(READY, Ready())
+
+    async def _await_initializer(self, awaitable: Awaitable[Any]) -> None:
+        error = None
+        try:
+            await awaitable
+        except BaseException as exc:
+            error = self.dump_error(exc)
         self._say(READY, Ready(error))
 
 
@@ -195,7 +212,6 @@ def main(
         tls: for a pool that is reached by TCP.
     """
     loop = loop_factory(config.loop_type)()
-    asyncio.set_event_loop(loop)
     worker = Worker(loop, config, number, page)
     watch_forks(worker)
     interrupts.install_handler(page)

@@ -11,7 +11,7 @@ import uvloop
 
 from distex import LoopType, Pool
 
-from .support import TlsListener, open_lanes
+from .support import Gate, open_lanes
 
 LOOP_FACTORIES = {
     LoopType.uvloop: uvloop.new_event_loop,
@@ -56,4 +56,4 @@ def make_pool(loop_type):
 @pytest.fixture
 def gate(tmp_path):
     """Where tasks wait until the test lets them go."""
-    return TlsListener(tmp_path)
+    return Gate(tmp_path)

@@ -43,7 +43,7 @@ def open_lanes(pool):
             and all(link.lane is not None for link in links), "the lanes")
 
 
-class TlsListener:
+class Gate:
     """Where tasks wait until the test lets them go.
 
     Tasks pass it with ``tasks.pass_gate(gate.path, ...)``, which says that it has arrived.

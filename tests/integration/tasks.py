@@ -281,6 +281,15 @@ async def remember_async(key, value):
     state[key] = value
 
 
+def sometimes_async(x):
+    """A plain function that returns a coroutine for odd numbers."""
+    async def give():
+        await asyncio.sleep(0)
+        return x
+
+    return give() if x % 2 else x
+
+
 def recall(key):
     return state.get(key)
 

@@ -24,7 +24,7 @@ from leftovers import nothing_left
 from distex import PoolStartError, RemoteException, WorkerLost
 
 from . import hostile, tasks
-from .support import TlsListener, wait_until
+from .support import Gate, wait_until
 
 TIMEOUT = 30  # seconds
 
@@ -583,7 +583,7 @@ def test_what_would_end_a_program_does_not_end_the_pools_own_loop(
         assert results == [] and type(end) is exception_type
     with pytest.raises(exception_type):
         pool.run_on_all(throws)
-    gate = TlsListener(tmp_path)  # of a future that is done the callbacks would run here
+    gate = Gate(tmp_path)  # of a future that is done the callbacks would run here
     future = pool.submit(tasks.pass_gate, gate.path, 1)
     seen = []
     for callback in throws, seen.append:

@@ -18,7 +18,7 @@ import pytest
 from distex import Pool, WorkerLost
 
 from . import tasks
-from .support import TlsListener, descendants, open_lanes, run_script, wait_until
+from .support import Gate, descendants, open_lanes, run_script, wait_until
 
 # --- Pool is a concurrent.futures.Executor: isinstance holds
 
@@ -229,7 +229,7 @@ def test_waiting_in_a_callback_for_another_task_is_an_error_not_a_deadlock(pool)
 
 @pytest.mark.parametrize("when", [FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED])
 def test_wait_returns_when_it_should(make_pool, tmp_path, when):
-    ok, bad, late = (TlsListener(tmp_path, name) for name in ("ok", "bad", "late"))
+    ok, bad, late = (Gate(tmp_path, name) for name in ("ok", "bad", "late"))
     with make_pool(3) as pool:
         good = pool.submit(tasks.pass_gate, ok.path)
         failing = pool.submit(fail_behind, bad.path)
@@ -275,7 +275,7 @@ def test_wait_counts_cancelled_futures_as_done(make_pool, gate):
 
 
 def test_as_completed_yields_each_future_once_as_they_end(make_pool, tmp_path):
-    first, second = TlsListener(tmp_path, "first"), TlsListener(tmp_path, "second")
+    first, second = Gate(tmp_path, "first"), Gate(tmp_path, "second")
     with make_pool(2) as pool:
         slow = pool.submit(tasks.pass_gate, second.path)
         quick = pool.submit(tasks.pass_gate, first.path)

@@ -25,7 +25,7 @@ from distex.worker.process import LaneRunner
 from . import tasks
 from .support import (
     Script,
-    TlsListener,
+    Gate,
     descendants,
     distex_folders,
     open_lanes,
@@ -139,7 +139,7 @@ def test_a_call_of_run_that_had_not_started_moves_to_another_worker(make_pool):
 def test_what_began_while_a_chunk_waited_is_not_run_again(make_pool, gate, tmp_path):
     """The chunk goes on, and ends the worker."""
     with make_pool(1, qsize=4) as pool:
-        way = TlsListener(tmp_path, "way")
+        way = Gate(tmp_path, "way")
         items = [(tasks.pass_gate_async, way.path), (tasks.exit_worker, 1)]
         results = pool.map(call, items, star=True, chunksize=2)
         way.wait_for(1)

@@ -19,7 +19,7 @@ from machine import is_alive
 from distex import Pool, PoolClosed, PoolFull, TaskOptions, WorkerLost
 
 from . import tasks
-from .support import TlsListener, open_lanes, run_script, wait_until, wait_until_async
+from .support import Gate, open_lanes, run_script, wait_until, wait_until_async
 
 SOON = 10.0  # seconds; less than what is interrupted would take, more than a slow machine needs
 
@@ -139,7 +139,7 @@ def test_a_coroutine_that_is_not_done_in_time_is_cancelled(make_pool, gate):
 
 
 def test_what_waits_too_long_is_never_run(make_pool, gate, tmp_path):
-    never = TlsListener(tmp_path, "never")
+    never = Gate(tmp_path, "never")
     with make_pool(1, qsize=1) as pool:
         blocker = pool.submit(tasks.pass_gate, gate.path)
         gate.wait_for(1)
@@ -154,7 +154,7 @@ def test_what_waits_too_long_is_never_run(make_pool, gate, tmp_path):
 
 
 async def test_what_has_expired_while_the_loop_was_busy_is_not_sent(make_pool, gate, tmp_path):
-    never = TlsListener(tmp_path, "never")
+    never = Gate(tmp_path, "never")
     async with make_pool(1, qsize=1) as pool:
         blocker = pool.run_async(tasks.pass_gate, gate.path)
         await gate.wait_for_async(1)
@@ -263,7 +263,7 @@ def test_the_timeout_of_a_map_is_for_all_its_results(make_pool, gate):
 
 @pytest.mark.parametrize("sent", [True, False], ids=["on the worker", "in the pool"])
 async def test_what_is_cancelled_before_it_begins_is_not_run(make_pool, gate, tmp_path, sent):
-    never = TlsListener(tmp_path, "never")
+    never = Gate(tmp_path, "never")
     async with make_pool(1, qsize=4 if sent else 1) as pool:
         blocker = pool.run_async(tasks.pass_gate, gate.path)
         await gate.wait_for_async(1)

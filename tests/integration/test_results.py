@@ -13,7 +13,7 @@ import pytest
 from distex import PickleType, Pool
 
 from . import tasks
-from .support import TlsListener, wait_until, wait_until_async
+from .support import Gate, wait_until, wait_until_async
 
 # --- Arguments that fail to pickle, or a function that fails to load on the worker, fail that task
 # --- alone with an error that names it; the next task runs the right function.
@@ -103,7 +103,7 @@ def test_unordered_map_yields_every_result_exactly_once(pool, chunksize):
 
 
 def test_unordered_map_yields_also_what_finishes_while_the_consumer_is_busy(pool, tmp_path):
-    gate = TlsListener(tmp_path)
+    gate = Gate(tmp_path)
     results = pool.map(tasks.marked, [gate.path] * 6, range(6), ordered=False, chunksize=1)
     first = next(results)
     gate.wait_for(6)  # all others end while nobody waits for them
@@ -112,7 +112,7 @@ def test_unordered_map_yields_also_what_finishes_while_the_consumer_is_busy(pool
 
 async def test_unordered_map_async_yields_also_what_finishes_while_the_consumer_is_busy(
         make_pool, tmp_path):
-    gate = TlsListener(tmp_path)
+    gate = Gate(tmp_path)
     seen = []
     async with make_pool(2) as pool:
         async for x in pool.map_async(tasks.marked, [gate.path] * 6, range(6), ordered=False,
@@ -124,7 +124,7 @@ async def test_unordered_map_async_yields_also_what_finishes_while_the_consumer_
 
 
 def test_unordered_map_yields_the_quick_ones_first(make_pool, tmp_path):
-    gate = TlsListener(tmp_path)
+    gate = Gate(tmp_path)
     items = [(tasks.pass_gate, gate.path), *[(tasks.double, x) for x in range(5)]]
     with make_pool(2, qsize=1) as pool:  # else some would wait on the worker with the slow one
         results = pool.map(call, items, star=True, ordered=False, chunksize=1)
@@ -198,7 +198,7 @@ def test_map_takes_unbounded_input_lazily(pool):
 
 
 def test_a_timeout_leaves_every_other_call_unharmed(pool, tmp_path):
-    gate = TlsListener(tmp_path)
+    gate = Gate(tmp_path)
     slow = pool.submit(tasks.pass_gate, gate.path, "slow")
     others = [pool.submit(tasks.double, x) for x in range(20)]
     with pytest.raises(TimeoutError):
@@ -215,7 +215,7 @@ def test_a_timeout_leaves_every_other_call_unharmed(pool, tmp_path):
 
 
 async def test_a_timeout_leaves_every_other_asynchronous_call_unharmed(make_pool, tmp_path):
-    gate = TlsListener(tmp_path)
+    gate = Gate(tmp_path)
     async with make_pool(2) as pool:
         slow = pool.run_async(tasks.pass_gate, gate.path, "slow")
         await gate.wait_for_async(1)
@@ -256,7 +256,7 @@ def leave_by_close(results):
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_by_exception, leave_by_close])
 def test_leaving_a_map_early_cancels_what_was_not_started(make_pool, tmp_path, leave):
-    first, gate = TlsListener(tmp_path, "first"), TlsListener(tmp_path)
+    first, gate = Gate(tmp_path, "first"), Gate(tmp_path)
     with make_pool(1) as pool:
         results = [pool.map(tasks.pass_gate, [first.path] + [gate.path] * 50, chunksize=1)]
         first.wait_for(1)  # from here on the calls are known not to be tiny
@@ -270,7 +270,7 @@ def test_leaving_a_map_early_cancels_what_was_not_started(make_pool, tmp_path, l
 
 
 async def test_aclose_of_a_map_cancels_what_was_not_started(make_pool, tmp_path):
-    first, gate = TlsListener(tmp_path, "first"), TlsListener(tmp_path)
+    first, gate = Gate(tmp_path, "first"), Gate(tmp_path)
     closed = []
 
     async def items():

@@ -14,7 +14,7 @@ from machine import is_alive
 from distex import HostError, Pool, PoolClosed, PoolStartError, WorkerInfo, WorkerLost
 
 from . import tasks
-from .support import TlsListener, wait_until, wait_until_async
+from .support import Gate, wait_until, wait_until_async
 
 HERE = socket.gethostname()
 
@@ -175,7 +175,7 @@ def test_a_scale_is_overtaken_by_another(make_pool, gate):
 
 async def test_a_scale_does_not_wait_until_no_worker_is_being_replaced(make_pool, tmp_path):
     """They may be replaced sooner than they start."""
-    gates = [TlsListener(tmp_path, f"gate-{n}") for n in range(3)]
+    gates = [Gate(tmp_path, f"gate-{n}") for n in range(3)]
     gates[0].open()
     async with make_pool(
             1, max_tasks_per_child=1, initializer=tasks.pass_own_gate,
