@@ -14,7 +14,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 import os
-from asyncio import _set_running_loop
+from asyncio import _get_running_loop, _set_running_loop
 from collections import deque
 from functools import partial
 from weakref import WeakValueDictionary
@@ -280,6 +280,7 @@ cdef class Runner(FrameHandler):
     cdef int _leave_loop(self) except -1:
         """Have plain functions see no running loop, until the loop itself goes on."""
         if not self.outside:
+            self.left_loop = _get_running_loop()
             _set_running_loop(None)
             self.outside = True
         return 0
@@ -287,7 +288,7 @@ cdef class Runner(FrameHandler):
     cdef int _enter_loop(self) except -1:
         if self.outside:
             self.outside = False
-            _set_running_loop(self.loop)
+            _set_running_loop(self.left_loop)
         return 0
 
     cdef int _flush(self) except -1:

@@ -63,8 +63,9 @@ cdef class Runner(FrameHandler):
     cdef int64_t spin_ns
     cdef int64_t spin_end_ns
     cdef bint spinning
-    # the loop is hidden from plain functions
+    # whether the running loop is hidden from plain functions, and which one that is
     cdef bint outside
+    cdef object left_loop
     # shared with the nanny, see distex/worker/status_page.py
     cdef uint64_t[::1] page
     # this process is a fork that a task has made of the worker
