@@ -5,9 +5,11 @@
                   │          ^
                   └> queue ──┘ when this turn of the loop has taken long enough
 
-Tasks start in the order in which they came.  A plain function blocks the worker, and sees no running
-event loop, so ``asyncio.run`` works in it; a coroutine runs on the loop beside others.  Results are collected and sent together, but none waits for long: they
-go out before a call that is likely to be slow, and whenever HOLD_NS have passed.
+Tasks start in the order in which they came.  A plain function blocks the worker, and sees no
+running event loop, so ``asyncio.run`` works in it; a coroutine runs on the loop beside others.
+
+Results are collected and sent together, but none waits for long: they go out before a call that is
+likely to be slow, and whenever HOLD_NS have passed.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -53,7 +55,7 @@ cdef enum:
     NOT_LOADED = 1
     # a larger call is not copied in order to wait for its turn
     LARGE_BODY_BYTES = 16 * 1024
-    # what is noted where in the page that is shared with the nanny, see distex/worker/status_page.py
+    # where each number is in the status page, see distex/worker/status_page.py
     STARTED = 0
     FINISHED = 1
     UNWANTED = 2

@@ -34,8 +34,8 @@ cdef class CachedFunction:
     Args:
         func: the function itself; it lives as long, so that its id stays its own.
         function: the form in which workers are sent it.
-        uses: what it refers to: ``(place, name, meaning)`` of each, see current_value(). Nothing, if the
-            workers import it.
+        uses: what it refers to: ``(place, name, meaning)`` of each, see
+            current_value(). Nothing, if the workers import it.
     """
 
     def __init__(self, func, Function function, list uses):

@@ -23,7 +23,6 @@ from threading import Condition
 from types import GenericAlias
 
 from distex._core.functions cimport Function
-from distex._core.inbox cimport Inbox
 from distex._core.iteration cimport get_iternext, hand_over, iternext, set_iternext
 from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Task

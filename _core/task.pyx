@@ -5,12 +5,11 @@
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from distex._core.clock cimport seconds, seconds_at_least
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport CALL, Buffer
-from distex._core.functions cimport Function
 from distex._core.semaphore cimport Semaphore
 
 from distex.errors import ProtocolError

@@ -14,7 +14,9 @@ cdef extern from *:
         return (int64_t)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
     }
     static inline double distex_clock_seconds(void) { return (double)distex_clock_ns() / 1e9; }
-    static inline double distex_clock_seconds_at_least(void) { return distex_clock_seconds() + 0.02; }
+    static inline double distex_clock_seconds_at_least(void) {
+        return distex_clock_seconds() + 0.02;
+    }
     #else
     #include <time.h>
     static inline int64_t distex_clock_ns(void) {
