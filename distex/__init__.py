@@ -70,10 +70,12 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
-    if isinstance(value, type) and issubclass(value, BaseException):
-        complete_broken_pool()
-    return value
+if not TYPE_CHECKING:  # for whom there would be a name for anything
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LATER[name]), name)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            complete_broken_pool()
+        return value

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Executor
 from types import ModuleType
-from typing import Any, Literal, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 
 from distex._core.functions import Function
 from distex._core.futures import AsyncTask
@@ -99,7 +99,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
     def __init__(
         self,
         num_workers: int = 0,
-        hosts: str | HostSpec | list[str | HostSpec] | None = None,
+        hosts: str | HostSpec | Sequence[str | HostSpec] | None = None,
         qsize: int = 2,
         initializer: Callable[[*Ts], object] | None = None,
         initargs: tuple[*Ts] = (),  # type: ignore[assignment]
@@ -139,7 +139,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
 
     # --- starting
 
-    async def create(self) -> "Pool":
+    async def create(self) -> Self:
         """Start the workers, if that has not begun, and wait until they are ready.
 
         Returns:
@@ -153,11 +153,11 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         await self._home.start_async()
         return self
 
-    def __await__(self) -> Generator[Any, None, "Pool"]:
+    def __await__(self) -> Generator[Any, None, Self]:
         return self.create().__await__()
 
     @property
-    def ready(self) -> "Ready[Pool]":
+    def ready(self) -> Ready[Self]:
         """To wait for the workers: ``await pool.ready`` or ``pool.ready.wait()``."""
         return Ready(self._home, self)
 
@@ -408,7 +408,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         """As kill(), without blocking the loop."""
         await self._home.end_async(wait=True, drain=False, cancel_queued=False)
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> Self:
         self._home.start(here=False)
         if not self._home.dispatcher.on_home_thread():
             self._home.wait_ready(None)
@@ -417,7 +417,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
     def __exit__(self, *exc_info: Any) -> None:
         self.shutdown()
 
-    async def __aenter__(self) -> "Pool":
+    async def __aenter__(self) -> Self:
         try:
             await self._home.start_async()
         except asyncio.CancelledError:  # there is nobody who would end it

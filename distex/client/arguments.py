@@ -20,7 +20,7 @@ def check_settings(
     *,
     num_workers: int,
     max_workers: int | None,
-    hosts: str | HostSpec | list[str | HostSpec] | None,
+    hosts: str | HostSpec | Sequence[str | HostSpec] | None,
     qsize: int,
     initializer: Callable[..., Any] | None,
     initargs: tuple[Any, ...],

@@ -149,7 +149,7 @@ class HostSpec:
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
-def parse_hosts(hosts: "str | HostSpec | list[str | HostSpec] | None") -> list[HostSpec]:
+def parse_hosts(hosts: str | HostSpec | Sequence[str | HostSpec] | None) -> list[HostSpec]:
     """Host specifications in any of the forms that Pool takes, as a list."""
     if hosts is None:
         return []
