@@ -6,12 +6,14 @@
 A coroutine function is awaited in the worker, so the types name what it returns in the end.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import (
     Any,
     Literal,
     ParamSpec,
+    Protocol,
+    Self,
     TypedDict,
     TypeVar,
     TypeVarTuple,
@@ -22,6 +24,7 @@ from typing import (
 from distex._core.caller import Caller
 from distex._core.futures import AsyncTask
 from distex._core.result_iterator import AsyncResultIterator
+from distex._core.task import Limits
 from distex.client import map as mapping
 from distex.client.contexts import ContextCaller, bind_context
 from distex.client.home import Home
@@ -29,6 +32,7 @@ from distex.client.task_options import TaskOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -48,6 +52,33 @@ class MapArguments(TypedDict, total=False):
     buffersize: int | None
 
 
+class EachItem(MapArguments, total=False):
+    """Those of a map whose items are arguments."""
+
+    star: Literal[False]
+
+
+class StarredItems(MapArguments):
+    """Those of a map whose items are tuples of arguments."""
+
+    star: Literal[True]
+
+
+class AsyncResults(Protocol[T_co]):
+    """The results of map_async(): an asynchronous iterator that can be closed."""
+
+    def __aiter__(self) -> Self:
+        """For ``async for``."""
+        return self
+
+    def __anext__(self) -> Awaitable[T_co]:
+        """The next result."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Take no more: what has not been started is cancelled."""
+
+
 class TaskMethods:
     """Makes tasks for the workers of one pool.
 
@@ -59,7 +90,7 @@ class TaskMethods:
     def __init__(self, home: Home, options: TaskOptions) -> None:
         self._home = home
         self._options = options
-        self.limits = options.limits()
+        self.limits: Limits | None = options.limits()
 
     # --- single calls: the first starts the pool, and has the next ones go straight to its Caller
 
@@ -151,80 +182,74 @@ class TaskMethods:
 
     @overload
     def map(
-        self, func: Callable[[A], Awaitable[T]], a: Source[A], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A], Awaitable[T]], a: Source[A], /, **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A], T], a: Source[A], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A], T], a: Source[A], /, **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B], Awaitable[T]], a: Source[A], b: Source[B], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B], Awaitable[T]], a: Source[A], b: Source[B], /,
+        **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B], T], a: Source[A], b: Source[B], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B], T], a: Source[A], b: Source[B], /, **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C], Awaitable[T]], a: Source[A], b: Source[B], c: Source[C],
-        /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C], Awaitable[T]], a: Source[A], b: Source[B], c: Source[C], /,
+        **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C], T], a: Source[A], b: Source[B], c: Source[C], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C], T], a: Source[A], b: Source[B], c: Source[C], /,
+        **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C, D], Awaitable[T]], a: Source[A], b: Source[B],
-        c: Source[C], d: Source[D], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C, D], Awaitable[T]],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C, D], T], a: Source[A], b: Source[B], c: Source[C],
-        d: Source[D], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C, D], T],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C, D, E], Awaitable[T]], a: Source[A], b: Source[B],
-        c: Source[C], d: Source[D], e: Source[E], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C, D, E], Awaitable[T]],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /,
+        **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[A, B, C, D, E], T], a: Source[A], b: Source[B], c: Source[C],
-        d: Source[D], e: Source[E], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[A, B, C, D, E], T],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /,
+        **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[*Ts], Awaitable[T]], items: Source[tuple[*Ts]], /, *,
-        star: Literal[True], **options: Unpack[MapArguments],
+        self, func: Callable[..., Awaitable[T]],
+        a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], e: Source[Any],
+        f: Source[Any], /, *more: Source[Any], **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[[*Ts], T], items: Source[tuple[*Ts]], /, *,
-        star: Literal[True], **options: Unpack[MapArguments],
+        self, func: Callable[..., T],
+        a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], e: Source[Any],
+        f: Source[Any], /, *more: Source[Any], **options: Unpack[EachItem],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[..., Awaitable[T]], a: Source[Any], b: Source[Any], c: Source[Any],
-        d: Source[Any], e: Source[Any], f: Source[Any], /,
-        *more: Source[Any], star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[*Ts], Awaitable[T]], items: Source[tuple[*Ts]], /,
+        **options: Unpack[StarredItems],
     ) -> Iterator[T]: ...
     @overload
     def map(
-        self, func: Callable[..., T], a: Source[Any], b: Source[Any], c: Source[Any],
-        d: Source[Any], e: Source[Any], f: Source[Any], /,
-        *more: Source[Any], star: Literal[False] = ..., **options: Unpack[MapArguments],
+        self, func: Callable[[*Ts], T], items: Source[tuple[*Ts]], /,
+        **options: Unpack[StarredItems],
     ) -> Iterator[T]: ...
     def map(
         self,
@@ -278,81 +303,75 @@ class TaskMethods:
 
     @overload
     def map_async(
-        self, func: Callable[[A], Awaitable[T]], a: Source[A], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A], Awaitable[T]], a: Source[A], /, **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A], T], a: Source[A], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A], T], a: Source[A], /, **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B], Awaitable[T]], a: Source[A], b: Source[B], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B], Awaitable[T]], a: Source[A], b: Source[B], /,
+        **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B], T], a: Source[A], b: Source[B], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B], T], a: Source[A], b: Source[B], /, **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C], Awaitable[T]], a: Source[A], b: Source[B], c: Source[C],
-        /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C], Awaitable[T]], a: Source[A], b: Source[B], c: Source[C], /,
+        **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C], T], a: Source[A], b: Source[B], c: Source[C], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C], T], a: Source[A], b: Source[B], c: Source[C], /,
+        **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C, D], Awaitable[T]], a: Source[A], b: Source[B],
-        c: Source[C], d: Source[D], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C, D], Awaitable[T]],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C, D], T], a: Source[A], b: Source[B], c: Source[C],
-        d: Source[D], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C, D], T],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C, D, E], Awaitable[T]], a: Source[A], b: Source[B],
-        c: Source[C], d: Source[D], e: Source[E], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C, D, E], Awaitable[T]],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /,
+        **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[A, B, C, D, E], T], a: Source[A], b: Source[B], c: Source[C],
-        d: Source[D], e: Source[E], /, *,
-        star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[A, B, C, D, E], T],
+        a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /,
+        **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[*Ts], Awaitable[T]], items: Source[tuple[*Ts]], /, *,
-        star: Literal[True], **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[..., Awaitable[T]],
+        a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], e: Source[Any],
+        f: Source[Any], /, *more: Source[Any], **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[[*Ts], T], items: Source[tuple[*Ts]], /, *,
-        star: Literal[True], **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[..., T],
+        a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], e: Source[Any],
+        f: Source[Any], /, *more: Source[Any], **options: Unpack[EachItem],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[..., Awaitable[T]], a: Source[Any], b: Source[Any], c: Source[Any],
-        d: Source[Any], e: Source[Any], f: Source[Any], /,
-        *more: Source[Any], star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[*Ts], Awaitable[T]], items: Source[tuple[*Ts]], /,
+        **options: Unpack[StarredItems],
+    ) -> AsyncResults[T]: ...
     @overload
     def map_async(
-        self, func: Callable[..., T], a: Source[Any], b: Source[Any], c: Source[Any],
-        d: Source[Any], e: Source[Any], f: Source[Any], /,
-        *more: Source[Any], star: Literal[False] = ..., **options: Unpack[MapArguments],
-    ) -> AsyncIterator[T]: ...
+        self, func: Callable[[*Ts], T], items: Source[tuple[*Ts]], /,
+        **options: Unpack[StarredItems],
+    ) -> AsyncResults[T]: ...
     def map_async(
         self,
         func: Callable[..., Any],
