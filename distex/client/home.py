@@ -68,7 +68,7 @@ class Home:
         self._connected: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self.closed = False
+        self.closed: bool = False
         self._start_task: asyncio.Task[None] | None = None
         self._stop_task: asyncio.Task[None] | None = None
         _homes.add(self)

@@ -34,7 +34,7 @@ class LoopThread:
     """
 
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self.loop = factory()
+        self.loop: asyncio.AbstractEventLoop = factory()
         self.on_closed: Callable[[], object] = lambda: None
         self._running: dict[concurrent.futures.Future[Any], Coroutine[Any, Any, Any]] = {}
         self._closed = False

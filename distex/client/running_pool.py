@@ -36,7 +36,7 @@ class RunningPool:
     def __init__(self, supervisor: Supervisor, thread: LoopThread | None) -> None:
         self.supervisor = supervisor
         self.thread = thread
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._sentinel: AsyncGenerator[None, None] | None = None
         _running.add(self)
         if thread is not None:

@@ -61,7 +61,7 @@ class Listener:
         self._opening = asyncio.Lock()
         self._closed = False
         self.unauthenticated: set[Handshake] = set()
-        self.dropped = 0  # connections that were not the pool's, or broke the protocol
+        self.dropped: int = 0  # connections that were not the pool's, or broke the protocol
         self._unix_path = ""
         self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
         self._folder: str | None = None

@@ -50,22 +50,23 @@ class Supervisor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings = settings
         data = serializers.for_data(settings.data_pickle)
-        self.dispatcher = Dispatcher(
+        self.dispatcher: Dispatcher = Dispatcher(
             self.loop, Codec(data.dumps, data.loads, data.keeps_types), settings.qsize,
             settings.spin, settings.max_tasks_per_child, settings.max_pending,
             settings.waits_when_full)
-        self.workers_lost = 0
-        self.workers_recycled = 0
-        self.tasks_lost = 0
+        self.workers_lost: int = 0
+        self.workers_recycled: int = 0
+        self.tasks_lost: int = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
-        self.scaling = Scaling(self)
-        self.listener = Listener(
+        self.scaling: Scaling = Scaling(self)
+        self.listener: Listener = Listener(
             self.loop, self, settings.localhost, settings.localport, settings.tcp,
             self.scaling.accept_nanny)
-        self.hosts = [HostRecord(self, launcher) for launcher in settings.launchers]
+        self.hosts: list[HostRecord] = [
+            HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
         self._sink = sink(settings.output)
         self._workers: dict[int, WorkerRecord] = {}
@@ -76,7 +77,7 @@ class Supervisor:
         self._started.add_done_callback(lambda future: future.exception())
         self._stopping: asyncio.Task[None] | None = None
         self._drain: asyncio.Future[None] | None = None
-        self.running = False
+        self.running: bool = False
 
     # --- starting
 

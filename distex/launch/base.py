@@ -88,7 +88,7 @@ class NannyStream(asyncio.Protocol):
         self._listener = listener
         self._unpacker = Unpacker(to_nanny=False)
         self.transport: Any = None
-        self.reason = "its nanny process is gone"
+        self.reason: str = "its nanny process is gone"
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
