@@ -10,6 +10,7 @@ class _Waiter(Protocol):
 
 @disjoint_base
 class Turn:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # it takes none; Cython says so
     def admit(self, semaphore: Semaphore) -> bool: ...
 
 @disjoint_base

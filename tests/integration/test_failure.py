@@ -24,8 +24,8 @@ from distex.worker.process import LaneRunner
 
 from . import tasks
 from .support import (
-    Script,
     Gate,
+    Script,
     descendants,
     distex_folders,
     open_lanes,
