@@ -161,7 +161,7 @@ def test_arguments_that_cant_be_pickled_fail_their_task_alone():
             pool.submit(1), pool.submit(Unpicklable(), function=other), pool.submit(2))
         with pytest.raises(ValueError, match="not me") as info:
             bad.result()
-        assert "other" in info.value.__notes__[0]
+        assert "other" in info.value.__notes__[-1]
         (worker,) = pool.workers
         calls = [frame for frame in worker.frames() if frame.kind == CALL]
         assert [values(call)[0] for call in calls] == [(1,), (2,)]
