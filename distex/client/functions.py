@@ -20,7 +20,7 @@ from distex._core.function_cache import MISSING, CachedFunction, current_value
 from distex._core.functions import Function, FunctionTable
 from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
 from distex.wire.exceptions import annotate
-from distex.wire.serializers import PROTOCOL, Serializer, by_value
+from distex.wire.serializers import LAZY, PROTOCOL, Serializer, by_value
 
 # no subclasses: these may have attributes
 _IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range}
@@ -102,6 +102,8 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
         places += [(value.__globals__, name) for name in _names(value.__code__)]
         for place, name in places:
             meant = current_value(place, name)
+            if type(meant) is LAZY:  # imported once it is used, as it is here
+                meant = place[name] = meant.resolve()
             uses.append((place, name, meant))
             if meant is not MISSING:
                 todo.append(meant)

@@ -13,8 +13,9 @@ import importlib
 import io
 import pickle
 import sys
+import types
 from collections.abc import Callable
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from distex.options import PickleType
@@ -24,6 +25,8 @@ SEGMENT_MIN_BYTES = 4096  # a smaller buffer is not worth a segment of its own
 SEGMENTS_MAX = 1024  # in one frame, see framing.pyx
 # opcodes without effect, right behind the protocol: something in the pickle is from __main__
 FROM_MAIN = b"N0"
+# what stands in a module's globals for what a lazy import has not imported yet; since CPython 3.15
+LAZY = getattr(types, "LazyImportType", None)
 
 Segments = list[Any]  # contiguous buffers
 
@@ -105,9 +108,34 @@ def _cloud_pickler() -> Any:
                 name = obj.__name__
                 if getattr(cls, name, None) == obj:
                     return getattr, (cls, name)
-            return super().reducer_override(obj)
+            if type(obj) is LAZY:
+                return _itself, (obj.resolve(),)
+            try:
+                return super().reducer_override(obj)
+            except Exception:
+                if type(obj) is not FunctionType or sys.version_info < (3, 14):
+                    raise
+                return super().reducer_override(_with_annotations_as_text(obj))
 
     return Pickler
+
+
+def _itself(obj: Any) -> Any:
+    return obj
+
+
+def _with_annotations_as_text(func: FunctionType) -> FunctionType:
+    """The same function for cloudpickle, which has annotations evaluated. From CPython 3.14 on they
+    may refer to what is not there, such as what is imported for type checkers only."""
+    annotationlib = importlib.import_module("annotationlib")
+    same = FunctionType(
+        func.__code__, func.__globals__, func.__name__, func.__defaults__, func.__closure__)
+    same.__dict__.update(func.__dict__)
+    for name in ("__kwdefaults__", "__module__", "__qualname__", "__doc__"):
+        setattr(same, name, getattr(func, name))
+    same.__annotations__ = annotationlib.get_annotations(
+        func, format=annotationlib.Format.STRING)
+    return same
 
 
 def _pickle_loads(data: Any, segments: Segments | None = None) -> Any:

@@ -310,6 +310,38 @@ def test_what_cant_be_pickled_is_named_and_not_remembered(cache):
     assert cache.calls(bad) == 1
 
 
+# --- what is there only later
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations can wait since CPython 3.14")
+def test_annotations_of_what_is_not_there_go_as_text(cache):
+    names = script(
+        "def double(x: OnlyForTypes, *, times: int = 2) -> OnlyForTypes | None:\n"
+        "    'Twice.'\n"
+        "    return x * times\n"
+        "double.note = 1\n"
+        "def call(x): return double(x), double.__annotations__, double.__doc__, double.note\n")
+    text = {"x": "OnlyForTypes", "times": "int", "return": "OnlyForTypes | None"}
+    assert cache.calls(names["call"], 4) == (8, text, "Twice.", 1)
+    assert cache.calls(names["double"], 4) == 8
+    names["OnlyForTypes"] = int
+    assert names["double"].__annotations__["x"] is int
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="imports can wait since CPython 3.15")
+def test_lazy_imports_are_made_for_functions_that_use_them(cache):
+    names = script(
+        "lazy import colorsys\n"
+        "lazy from colorsys import rgb_to_hsv as convert\n"
+        "lazy import not_used_so_not_imported\n"
+        "def call(): return colorsys.__name__, convert(0, 0, 0)\n")
+    for _ in range(2):
+        assert cache.calls(names["call"]) == ("colorsys", (0, 0, 0))
+    assert cache.pickled == 1
+    names = script("lazy import colorsys\ndef call(): return colorsys.__name__")
+    assert cache.calls([names["call"]].__getitem__, 0)() == "colorsys"
+
+
 # --- identity
 
 
