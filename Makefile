@@ -40,13 +40,13 @@ TIMES ?= 50
 SECONDS ?= 300
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test repeat lint ruff mypy stubtest cython-lint tools
+.PHONY: help demo test suite repeat lint ruff mypy stubtest cython-lint tools
 .PHONY: soak fuzz sanitize bench bench-quick dist clean
 
 help:
 	@echo 'make demo         install, and run the examples'
 	@echo 'make test         install, check style and types, and run all tests'
-	@echo 'make lint         the part of it that checks style and types'
+	@echo 'make lint         the part of it that checks style and types; suite: the part that runs tests'
 	@echo 'make repeat       all tests TIMES=50 times in a row, until one fails'
 	@echo 'make soak         storms and races for SECONDS=300; fuzz: the fuzzer for FUZZ_SECONDS=60'
 	@echo 'make sanitize     the tests of the core under address and undefined behaviour sanitizers'
@@ -82,6 +82,9 @@ cython-lint:
 tools: $(DEV)
 
 test: lint
+	$(PYTEST)
+
+suite: $(BUILT) $(DEV)
 	$(PYTEST)
 
 repeat: $(BUILT) $(DEV)
