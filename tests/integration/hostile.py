@@ -531,16 +531,22 @@ async def leave_a_task_that_exits():
     return "left"
 
 
+def find_loop():
+    """The worker's loop, which plain functions don't see."""
+    return next(thing for thing in gc.get_objects()
+                if isinstance(thing, asyncio.AbstractEventLoop) and thing.is_running())
+
+
 def stop_the_loop():
-    asyncio.get_running_loop().stop()
+    find_loop().stop()
     return "stopped"
 
 
 def close_the_loop():
-    asyncio.get_running_loop().close()
+    find_loop().close()
 
 
-def run_nested():
+async def run_nested():
     coroutine = nothing_async()
     try:
         asyncio.run(coroutine)
@@ -550,7 +556,7 @@ def run_nested():
 
 def refuse_tasks():
     """A task factory that raises; for one call."""
-    loop = asyncio.get_running_loop()
+    loop = find_loop()
 
     def refuse(loop_, coroutine, **kwargs):
         coroutine.close()
@@ -562,7 +568,7 @@ def refuse_tasks():
 
 
 def bad_callbacks():
-    loop = asyncio.get_running_loop()
+    loop = find_loop()
     loop.set_exception_handler(lambda loop, context: 1 / 0)
     loop.call_soon(throw, Plain, "in a callback")
     loop.call_soon(loop.set_exception_handler, None)
@@ -576,7 +582,7 @@ def change_policy():
 
 
 def debug_loop():
-    asyncio.get_running_loop().set_debug(True)
+    find_loop().set_debug(True)
 
 
 # --- the process's state

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from distex import OutputLine, Pool, WorkerLost, output
+from distex import OutputLine, Pool, WorkerLost
+from distex.wire import output
 
 from .support import DEADLINE, wait_until
 
