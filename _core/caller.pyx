@@ -145,7 +145,7 @@ cdef class Caller:
         """Have the task submitted once there is a permit for it; its time runs meanwhile."""
         task.begin_timeout()
         if task.deadline != 0:
-            self.dispatcher.inbox.put(partial(self.dispatcher.set_deadline, task))
+            self.dispatcher.begin_timeout(task)
         self.semaphore.wait_in_line(task)
         return task
 

@@ -486,7 +486,7 @@ cdef class Dispatcher:
     def __init__(self, loop, Codec codec, Py_ssize_t qsize, double spin=0,
                  Py_ssize_t max_calls=0, Py_ssize_t max_pending=0, bint waits=True):
         if max_pending:
-            self.semaphore = Semaphore(max_pending, waits, self.submit)
+            self.semaphore = Semaphore(max_pending, waits, self._submit_admitted)
         self.spin = spin
         self.max_calls = max_calls
         self.loop = loop
@@ -649,16 +649,26 @@ cdef class Dispatcher:
         task.forget_deadline()
         return False
 
-    cpdef int set_deadline(self, Task task) except -1:
+    def _submit_admitted(self, Task task):
+        self.submit(task)
+
+    def _expire(self, Task task):
+        self.expire(task)
+
+    def begin_timeout(self, Task task):
+        """Have a task expire in time that waits for a permit. From any thread."""
+        self.inbox.put(lambda: self.set_deadline(task))
+
+    cdef int set_deadline(self, Task task) except -1:
         """Have the task expire when its time is over. Called again it does nothing."""
         cdef Limits limits = task.limits
         if task.deadlines is None and task.function is not None:
             if limits.deadlines is None or limits.deadlines.timed is not self.timed:
-                limits.deadlines = Deadlines(self.loop, limits.timeout, self.timed, self.expire)
+                limits.deadlines = Deadlines(self.loop, limits.timeout, self.timed, self._expire)
             limits.deadlines.add(task)
         return 0
 
-    cpdef int expire(self, Task task) except -1:
+    cdef int expire(self, Task task) except -1:
         """Its time is over."""
         cdef WorkerLink link = task.link
         task.forget_deadline()

@@ -131,8 +131,8 @@ cdef class Dispatcher:
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
     cdef int add(self, Task task) except -1
     cdef bint starts(self, Task task, double* now) except -1
-    cpdef int set_deadline(self, Task task) except -1
-    cpdef int expire(self, Task task) except -1
+    cdef int set_deadline(self, Task task) except -1
+    cdef int expire(self, Task task) except -1
     cpdef bint on_home_thread(self) except -1
     cpdef int submit(self, Task task) except -1
     cdef int pump(self, WorkerLink hint) except -1

@@ -577,6 +577,74 @@ async def test_a_full_pool_lets_coroutines_wait(make_pool, gate):
         await wait_until_async(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
 
 
+def test_the_time_of_a_task_runs_while_it_waits_in_a_full_pool(make_pool, gate):
+    with make_pool(1, max_pending=1) as pool:
+        first = pool.submit(tasks.pass_gate, gate.path, 1)
+        gate.wait_for(1)
+        late = pool.options(timeout=0.05)
+        with pytest.raises(TimeoutError, match="full"):
+            late.run(tasks.double, 1)
+        with pytest.raises(TimeoutError, match="full"):
+            late.submit(tasks.double, 1).result()
+
+        async def wait():
+            with pytest.raises(TimeoutError):
+                await late.run_async(tasks.double, 1)
+
+        asyncio.run(wait())
+        gate.open()
+        assert first.result() == 1
+        assert pool.run(tasks.double, 4) == 8
+        wait_until(lambda: pool._home.dispatcher.semaphore.held == 0, what="room")
+
+
+async def test_the_time_that_a_task_has_waited_counts(make_pool, gate):
+    async with make_pool(1, max_pending=1) as pool:
+        first = pool.run_async(tasks.pass_gate, gate.path, 1)
+        # those that wait longest end first, whichever came last to the worker
+        waiting = [pool.options(timeout=timeout).run_async(tasks.double, 1)
+                   for timeout in (0.3, 0.2, 0.1)]
+        ended = []
+        for task in waiting:
+            task.add_done_callback(ended.append)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert ended == waiting[::-1]
+        assert all(isinstance(task.exception(), TimeoutError) for task in waiting)
+        gate.open()
+        assert await first == 1
+
+
+def test_what_waits_on_a_loop_that_is_closed_takes_no_place(make_pool, gate):
+    with make_pool(1, max_pending=1) as pool:
+        first = pool.submit(tasks.pass_gate, gate.path, 1)
+        gate.wait_for(1)
+
+        async def leave():
+            return [pool.run_async(tasks.double, x) for x in range(3000)]
+
+        left = asyncio.run(leave())
+        gate.open()
+        assert first.result() == 1
+        assert pool.submit(tasks.double, 4).result(timeout=20) == 8
+        assert pool.run(tasks.double, 4) == 8
+        assert not any(task.done() for task in left)
+
+
+async def test_what_waits_in_a_full_pool_ends_with_the_pool(make_pool, gate):
+    async with make_pool(1, max_pending=1) as pool:
+        calls = [pool.run_async(tasks.pass_gate, gate.path, x) for x in range(50)]
+        await gate.wait_for_async(1)
+        await pool.kill_async()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, PoolClosed) for result in results)
+
+
+async def test_what_waits_in_a_full_pool_is_done_before_it_shuts_down(make_pool):
+    async with make_pool(1, max_pending=2) as pool:
+        calls = [pool.run_async(tasks.double, x) for x in range(200)]
+    assert [call.result() for call in calls] == [2 * x for x in range(200)]
+
+
 async def test_a_full_pool_refuses_calls_of_coroutines_where_asked_to(make_pool, gate):
     async with make_pool(1, max_pending=1, when_full="raise") as pool:
         first = pool.run_async(tasks.pass_gate, gate.path, 1)
