@@ -10,6 +10,9 @@ from distex.options import LoopType
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+# other places for folders, where the usual one is of no use
+FOLDER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 LOOK_CLOSER_BYTES = 48 * 1024 * 1024  # of memory; to look whether all is used takes 0.2 ms
 
 
@@ -39,6 +42,36 @@ def raise_file_limit(needed: int) -> None:
         raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
                       "raise it (ulimit -Hn, or /etc/security/limits.conf)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def private_folder() -> str:
+    """Make a folder for a socket that only this user may enter, in the folder for temporary files
+    or, where that is of no use, in another one.
+
+    Raises:
+        OSError: none can be made.
+    """
+    import tempfile
+
+    error: OSError | None = None
+    places = [os.environ.get("XDG_RUNTIME_DIR", ""), *FOLDER_PLACES]
+    try:
+        places.insert(0, tempfile.gettempdir())
+    except OSError as exc:  # it can write nowhere
+        error = exc
+    for place in places:
+        if os.path.isabs(place):
+            try:
+                folder = tempfile.mkdtemp(prefix="distex-", dir=place)
+            except OSError as exc:
+                error = error or exc
+                continue
+            if len(os.fsencode(folder)) <= MAX_FOLDER_LENGTH:
+                return folder
+            os.rmdir(folder)
+            error = error or OSError(f"{place} is too long for the name of a socket")
+    raise OSError(f"no folder can be made for temporary files: {error}; have TMPDIR name one that "
+                  "can be written to, and has a short name") from error
 
 
 def resident_bytes(pid: int) -> int | None:

@@ -3,10 +3,11 @@
 import enum
 from typing import Final
 
-WIRE_VERSION: Final = 5
+WIRE_VERSION: Final = 6
 
-START_TIMEOUT: Final = 60.0  # seconds for the first workers to become ready,
+START_TIMEOUT: Final = 60.0  # seconds for workers to come to the pool,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
+START_REPORT: Final = 10.0  # seconds until a slow start is logged first; then less and less often
 STOP_TIMEOUT: Final = 5.0  # seconds for workers to end by themselves before they are killed
 HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is
 MAX_UNKNOWN_CONNECTIONS: Final = 4096  # connections that have not said yet who they are
@@ -14,9 +15,8 @@ MAX_HANDSHAKES: Final = 256  # of TLS at a time; each takes a few hundred kB
 KEEPALIVE: Final = 12.0  # seconds in which a machine that is cut off is noticed
 CONNECT_TIMEOUT: Final = 20.0  # seconds
 SERVER_PORT: Final = 8899  # of python -m distex.server
-RESPAWN_LIMIT: Final = 5  # workers that may die in series before they are ready
-RESPAWN_DELAY: Final = 0.1  # seconds before the second in a series is tried, doubled each time
-RECONNECT_DELAY_MAX: Final = 30.0  # seconds between tries to reach a host again that was lost
+RESPAWN_DELAY: Final = 0.1  # seconds before what failed to start is tried again, doubled each time
+RECONNECT_DELAY_MAX: Final = 30.0  # seconds between such tries, at most
 RECONNECT_TIMEOUT: Final = 300.0  # seconds of that after which a pool without workers gives up
 MEMORY_INTERVAL: Final = 1.0  # seconds between looks at the memory of workers, if it has a limit
 FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
@@ -50,5 +50,5 @@ class LoopType(enum.IntEnum):
 
 
 def start_timeout(workers: int) -> float:
-    """Seconds in which so many workers have to become ready."""
+    """Seconds in which so many workers have to come to the pool."""
     return START_TIMEOUT + START_TIMEOUT_PER_WORKER * workers

@@ -48,7 +48,9 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         qsize: tasks that a worker may have at a time, one that runs and those that wait there;
             coroutines overlap up to this number. More of them are sent ahead when they are known
             to be tiny; with 1 there is no sending ahead at all.
-        initializer: called in each worker before it gets tasks; may be a coroutine function.
+        initializer: called in each worker before it gets tasks; may be a coroutine function. If it
+            raises, the pool can't be started; in a worker that replaces another one it is tried
+            again with another one, after a while.
         initargs: its arguments.
         localhost: address of this machine on which the pool listens by TCP for the workers of
             hosts without ssh, and for those that join by ``python -m distex worker``; empty: the
@@ -76,7 +78,11 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             and run block their thread; run_async returns at once, and the task is sent when its
             turn comes), or ``"raise"`` PoolFull. The timeout of a task runs meanwhile.
         on_worker_lost: called with a WorkerLost, on the thread of the pool's loop, for each worker
-            that is lost.
+            that is lost, or could not start; its ``__cause__`` is what the initializer raised, if
+            that was the reason.
+        start_timeout: seconds that a worker may take from when its process runs until it is ready,
+            the initializer included; None: any number. One that takes longer is killed. While the
+            pool starts that fails the start; later another worker is tried.
         max_tasks_per_child: calls after which a worker is replaced by a new one; None: never. It
             ends what it has, and nothing is lost.
         max_memory_per_child: bytes of memory (resident set) from which on a worker is replaced in
@@ -119,6 +125,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         max_pending: int | None = None,
         when_full: Literal["wait", "raise"] = "wait",
         on_worker_lost: Callable[[WorkerLost], object] | None = None,
+        start_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         ship: Sequence[ModuleType] = (),
@@ -129,7 +136,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             initializer=initializer, initargs=initargs, localhost=localhost, localport=localport,
             worker_loop=worker_loop, func_pickle=func_pickle, data_pickle=data_pickle, spin=spin,
             tcp=tcp, max_pending=max_pending, when_full=when_full, on_worker_lost=on_worker_lost,
-            max_tasks_per_child=max_tasks_per_child, max_memory_per_child=max_memory_per_child,
+            start_timeout=start_timeout, max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child,
             ship=ship, output=output)
         super().__init__(
             Home(settings), TaskOptions(retries=retries, cancel_running=cancel_running))

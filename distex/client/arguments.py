@@ -34,6 +34,7 @@ def check_settings(
     max_pending: int | None,
     when_full: str,
     on_worker_lost: Callable[[WorkerLost], object] | None,
+    start_timeout: float | None,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
     ship: Sequence[ModuleType],
@@ -63,6 +64,8 @@ def check_settings(
         raise ValueError("localport must be between 0 and 65535")
     if not 0 <= spin < float("inf"):
         raise ValueError("spin must be a number of seconds, 0 or more")
+    if start_timeout is not None and not 0 < start_timeout < float("inf"):
+        raise ValueError("start_timeout must be a number of seconds, more than 0, or None")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if on_worker_lost is not None and not callable(on_worker_lost):
@@ -93,6 +96,7 @@ def check_settings(
         func_pickle=PickleType(func_pickle),
         data_pickle=PickleType(data_pickle),
         spin=float(spin),
+        start_timeout=start_timeout or 0.0,
         localhost=localhost,
         localport=localport,
         tcp=tcp,

@@ -122,4 +122,4 @@ class Handshake(FrameHandler):
 def _same_user(transport: Any) -> bool:
     """Whether the peer at a Unix socket is this user, as far as the system tells."""
     credentials = peer_credentials(transport.get_extra_info("socket"))
-    return credentials is None or credentials[1] == os.getuid()
+    return credentials is None or credentials[1] == os.geteuid()

@@ -14,10 +14,11 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
+import stat
 from collections.abc import Callable
 from typing import Any
 
+from distex import machine
 from distex._core.framing import HELLO_LIMIT_BYTES
 from distex._core.protocol import StreamConnection
 from distex.cluster.handshake import Handshake, Host
@@ -73,16 +74,18 @@ class Listener:
 
         Returns:
             path of the Unix socket; where it is empty, address and port.
+
+        Raises:
+            OSError: there is no folder for the socket.
         """
         async with self._opening:
-            if self._server is not None:
+            if self._server is not None and self.local_is_open():
                 pass
             elif hasattr(socket, "AF_UNIX"):
-                self._folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
-                self._unix_path = os.path.join(self._folder, "pool")
-                sock = socket.socket(socket.AF_UNIX)
-                sock.bind(self._unix_path)
-                sock.listen(BACKLOG)
+                if self._server is not None:
+                    logger.warning("distex: %s was removed, and is made anew", self._unix_path)
+                    self._server.close()
+                sock = self._bind()
                 sock.setblocking(False)
                 # in two steps: who is cancelled in the second one has a server to close
                 self._server = await self.loop.create_unix_server(
@@ -93,6 +96,24 @@ class Listener:
                     self.accept, "127.0.0.1", 0, backlog=BACKLOG)
                 self._address = self._server.sockets[0].getsockname()[:2]
         return self._unix_path, self._address
+
+    def _bind(self) -> socket.socket:
+        """A socket in a folder that only this user may enter: the one that there was, for the sake
+        of workers that know it, or a new one."""
+        if self._folder is None or not _make_private(self._folder):
+            self._folder = machine.private_folder()
+        self._unix_path = os.path.join(self._folder, "pool")
+        with contextlib.ExitStack() as failed:
+            sock = socket.socket(socket.AF_UNIX)
+            failed.callback(sock.close)
+            sock.bind(self._unix_path)
+            sock.listen(BACKLOG)
+            failed.pop_all()
+        return sock
+
+    def local_is_open(self) -> bool:
+        """Whether workers of this machine find the socket; the system may have cleaned it away."""
+        return not self._unix_path or os.path.exists(self._unix_path)
 
     async def open_tcp(self, local_address: str = "") -> tuple[str, int]:
         """Listen for workers of other machines, unless that is done already.
@@ -192,6 +213,18 @@ class Listener:
         """Remove the folder."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _make_private(folder: str) -> bool:
+    """Make this folder again, if it is gone; whether it is one that only this user may enter."""
+    with contextlib.suppress(OSError):
+        os.mkdir(folder, 0o700)
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return False
+    return (stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            and not stat.S_IMODE(found.st_mode) & 0o077)
 
 
 class _Arrival(asyncio.Protocol):

@@ -15,7 +15,7 @@ def worker_lost(record: WorkerRecord, task: Task | None = None) -> WorkerLost:
     reason = record.exit_reason()
     name, number = "", 0
     if task is None:
-        message = f"{record} was lost: {reason}"
+        message = f"{record} {'was lost' if record.ready else 'could not start'}: {reason}"
     else:
         name, number = task.name, task.wire_id
         advice = "submit the task again if it is safe to run it twice"
@@ -23,5 +23,7 @@ def worker_lost(record: WorkerRecord, task: Task | None = None) -> WorkerLost:
             advice = f"the task has lost {task.losses} workers and is given up"
         message = (f"{record} was lost while it ran {name} (task {number}): {reason}. "
                    f"The pool goes on; {advice}")
-    return WorkerLost(message, record.host.name, record.pid, record.exitcode, name, number,
+    lost = WorkerLost(message, record.host.name, record.pid, record.exitcode, name, number,
                       record.out_of_memory)
+    lost.__cause__ = record.cause
+    return lost

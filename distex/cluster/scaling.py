@@ -128,13 +128,7 @@ class Scaling:
     async def _until(self, complete: "asyncio.Future[None]", host: HostRecord) -> None:
         """Wait for that."""
         self.check_complete(host)
-        timeout = options.start_timeout(host.wanted or 1)
-        try:
-            async with asyncio.timeout(timeout):
-                await complete
-        except TimeoutError:
-            raise PoolStartError(
-                f"the workers on {host.name} were not ready within {timeout:.0f} s") from None
+        await complete
 
     def is_awaited(self, host: HostRecord) -> bool:
         """Whether somebody waits for its workers to be ready."""
@@ -151,7 +145,7 @@ class Scaling:
     def on_start_failed(self, host: HostRecord, reason: str, cause: BaseException | None) -> bool:
         """Its workers can't be started: tell whom it concerns, unless that is the whole pool:
         False then."""
-        if host.launcher is None:
+        if host.launcher is None and not host.established:
             self._reject(host, reason)
             return True
         # who was told is in the list until the host is taken back: its other workers fail as well
@@ -335,7 +329,7 @@ class Scaling:
 
     async def _scale(self, host: HostRecord, number: int) -> None:
         supervisor = self._supervisor
-        before = len(host.staying)
+        before, wanted = len(host.staying), host.wanted or 0
         host.wanted = number
         if number > before:
             complete = self._expect_complete(host)
@@ -345,10 +339,12 @@ class Scaling:
                     supervisor.fill(host)
                 await self._until(complete, host)
             except BaseException:
-                host.wanted = sum(worker.is_proven for worker in host.staying)
+                # a worker that was to replace another one is tried again
+                host.wanted = max(wanted, sum(worker.is_proven for worker in host.staying))
                 for worker in host.staying:
                     if not worker.is_proven:
                         self._retire(worker)
+                supervisor.refill(host)
                 raise
             finally:
                 self._stop_waiting(complete, host)

@@ -22,6 +22,7 @@ class Settings:
     func_pickle: int = PickleType.cloudpickle
     data_pickle: int = PickleType.pickle
     spin: float = 0.0  # seconds
+    start_timeout: float = 0.0  # seconds; 0: any number
     localhost: str = ""
     localport: int = 0
     tcp: TcpOptions = field(default_factory=TcpOptions)

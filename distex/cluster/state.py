@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from distex._core.dispatch import Machine, WorkerLink
 from distex.cluster.settings import Settings
-from distex.launch.base import Launcher, Nanny
+from distex.launch.base import Launcher, Nanny, WorkerEndpoint
 from distex.machine import resident_bytes
 from distex.wire import messages
 
@@ -53,10 +53,18 @@ class Cluster(Watcher, Protocol):
     """What the modules that change a pool's hosts need of its supervisor; see there."""
 
     loop: asyncio.AbstractEventLoop
+    listener: WorkerEndpoint
     settings: Settings
     hosts: "list[HostRecord]"
     running: bool
     workers_recycled: int
+
+    @property
+    def expected_workers(self) -> int:
+        """Workers that there should be, as far as is known."""
+
+    def workers(self) -> "list[WorkerRecord]":
+        """All workers, in the order in which they were started."""
 
     @property
     def is_stopping(self) -> bool:
@@ -74,6 +82,9 @@ class Cluster(Watcher, Protocol):
     def fill(self, host: "HostRecord", successors: int = 0) -> None:
         """Have as many workers started on the host as it lacks."""
 
+    def refill(self, host: "HostRecord") -> None:
+        """Have the host's workers completed, after a delay if some failed to start."""
+
     def forget_worker(self, worker: "WorkerRecord") -> None:
         """A worker is gone for good."""
 
@@ -82,6 +93,12 @@ class Cluster(Watcher, Protocol):
 
     def count_drop(self, exc: Exception) -> None:
         """Count a connection that was dropped."""
+
+    def start_failed(self, reason: str, cause: BaseException | None) -> None:
+        """Tell those who wait for the pool to be ready that it can't be."""
+
+    def give_up(self, reason: str, cause: BaseException | None) -> None:
+        """End a running pool that can have no workers."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +133,15 @@ class HostRecord:
     established: bool = False  # all its workers were ready once
     leaving: bool = False  # it is being removed
     refusal: str = ""  # why it is being sent away
+    unusable: str = ""  # why the nanny that is there is of no use
     gone: str = ""  # why there is no nanny any more
     wanted: int | None = None  # workers that should be there; None: not known before it says
-    failures_in_series: int = 0  # of workers before they were ready
+    failures_in_series: int = 0  # to start a worker or the nanny
+    deadline: asyncio.TimerHandle | None = None  # for the nanny to say that it serves
     workers: dict[int, "WorkerRecord"] = field(default_factory=dict)
     adding: "asyncio.Task[str] | None" = None  # it is being added to a pool that runs
     replacing: "asyncio.Task[None] | None" = None  # the nanny is being started anew
+    refilling: "asyncio.Task[None] | None" = None  # workers are about to be started
     machine: Machine = field(init=False)
     removed: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -181,6 +201,10 @@ class WorkerRecord:
     link: WorkerLink | None = None
     exited: messages.Exited | None = None
     timer: asyncio.TimerHandle | None = None
+    deadline: asyncio.TimerHandle | None = None  # for it to be ready
+    runs_since: float | None = None  # time of the loop at which its process ran
+    failure: str = ""  # why it could not start, as far as the pool was told
+    cause: BaseException | None = None  # of that
     gone: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -245,6 +269,8 @@ class WorkerRecord:
     def exit_reason(self) -> str:
         """Return how it ended, for errors."""
         code = self.exitcode
+        if self.failure:
+            return self.failure
         if self.revoked:
             return "its process was ended together with a task that was cancelled there"
         if self.host.leaving and code in (None, -signal.SIGKILL):

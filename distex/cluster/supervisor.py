@@ -16,7 +16,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from distex import machine, options
@@ -27,8 +27,10 @@ from distex._core.ring import peer_process
 from distex._core.task import Task
 from distex.cluster.listener import Listener
 from distex.cluster.losses import worker_lost
+from distex.cluster.recovery import Recovery
 from distex.cluster.scaling import Scaling
 from distex.cluster.settings import Settings
+from distex.cluster.starting import StartWatch
 from distex.cluster.state import HostRecord, Statistics, WorkerRecord
 from distex.errors import HostError, PoolClosed, PoolStartError, ProtocolError, WorkerLost
 from distex.wire import messages, serializers, versions
@@ -62,6 +64,8 @@ class Supervisor:
         self.tasks_lost: int = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
         self.scaling: Scaling = Scaling(self)
+        self.recovery: Recovery = Recovery(self, self.scaling)
+        self.start_watch: StartWatch = StartWatch(self, self.recovery, settings.start_timeout)
         self.listener: Listener = Listener(
             self.loop, self, settings.localhost, settings.localport, settings.tcp,
             self.scaling.accept_nanny)
@@ -91,13 +95,10 @@ class Supervisor:
         try:
             await self._prepare()
             self.check_ready()
-            await asyncio.wait_for(asyncio.shield(self._started), self._start_timeout)
+            await asyncio.shield(self._started)
         except BaseException as exc:
             error = exc
-            if isinstance(exc, TimeoutError):
-                error = PoolStartError(
-                    f"the workers were not ready within {self._start_timeout:.0f} s")
-            elif isinstance(exc, HostError):
+            if isinstance(exc, HostError):
                 error = PoolStartError(str(exc))
                 error.__cause__ = exc
             elif not isinstance(exc, (PoolStartError, PoolClosed, asyncio.CancelledError)):
@@ -105,10 +106,6 @@ class Supervisor:
                 error.__cause__ = exc
             await asyncio.shield(self.stop_soon(error))
             raise error from error.__cause__
-
-    @property
-    def _start_timeout(self) -> float:
-        return options.start_timeout(self.expected_workers)
 
     async def _prepare(self) -> None:
         if self.settings.initializer is not None:
@@ -142,12 +139,17 @@ class Supervisor:
     async def launch(self, host: HostRecord) -> None:
         """Start a nanny on the host, which then starts its workers; HostError: why it can't be."""
         assert host.launcher is not None
-        host.gone = ""
+        host.gone = host.unusable = ""
         host.nanny = None
         host.is_serving = False
+        self.start_watch.begin_reports()
         host.nanny = await host.launcher.launch(host, self.listener)
         if host.is_serving:  # its message was here sooner
             self._configure(host)
+        elif host.unusable:
+            self.recovery.end_nanny(host)
+        else:
+            self.start_watch.launched(host)
 
     def _configure(self, host: HostRecord) -> None:
         """The nanny serves: tell it what its workers need to know, and have them started."""
@@ -173,12 +175,16 @@ class Supervisor:
     def fill(self, host: HostRecord, successors: int = 0) -> None:
         """Have as many workers started on the host as it lacks; so many of them take the place of
         others that were ready."""
-        assert host.wanted is not None
+        assert host.wanted is not None and host.nanny is not None
+        if not host.nanny.is_reachable():
+            self.recovery.reopen(host, successors)
+            return
         for n in range(host.wanted - len(host.staying)):
             worker = WorkerRecord(self._next_number, host, succeeds=n < successors)
             self._next_number += 1
             self._workers[worker.number] = host.workers[worker.number] = worker
-            host.send(messages.Spawn(worker.number))
+            host.send(messages.Spawn(worker.number, host.nanny.unix_path))
+            self.start_watch.spawned(worker)
 
     def authenticate(self, hello: messages.Hello) -> WorkerRecord:
         """The worker that says hello; ProtocolError if it is none of ours."""
@@ -186,6 +192,7 @@ class Supervisor:
         if record.said_hello:
             raise ProtocolError(f"worker {hello.number} is here already")
         record.said_hello = True
+        self.start_watch.connected(record)
         return record
 
     def _check_token(self, hello: messages.Hello) -> WorkerRecord:
@@ -216,11 +223,13 @@ class Supervisor:
     def on_worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""
         if ready.error is not None:
-            cause = load_exception(ready.error, record)
-            self._host_failed(record.host, f"the initializer failed: {ready.error[0]}", cause)
+            record.cause = load_exception(ready.error, record)
+            record.failure = f"its initializer failed: {ready.error[0]}"
+            self.forget_worker(record)
             return
         record.ready = True
-        record.host.failures_in_series = 0
+        self.start_watch.forget(record)
+        self.recovery.on_worker_ready(record)
         record.link = self.dispatcher.connect(record.connection, record, record.host.machine)
         record.connection.handler = record.link
         if self.settings.spin and record.host.is_local:
@@ -237,25 +246,18 @@ class Supervisor:
             self.running = True
             self._started.set_result(None)
             if self.settings.max_memory_per_child:
-                self._background(self._watch_memory())
+                self.keep(self.loop.create_task(self._watch_memory()))
 
     def start_failed(self, reason: str, cause: BaseException | None = None) -> None:
-        """Workers can't be had: the pool is no use."""
-        error = PoolStartError(reason)
-        error.__cause__ = cause
+        """Tell those who wait for the pool to be ready that it can't be."""
         if not self._started.done():
-            self._started.set_exception(error)
-        elif self._stopping is None:
-            logger.error("distex: the pool is broken: %s", reason)
-            self.stop_soon(error)
+            self._started.set_exception(_start_error(reason, cause))
 
-    def _host_failed(
-        self, host: HostRecord, reason: str, cause: BaseException | None = None
-    ) -> None:
-        """A host is no use, and with it the pool, unless only the host was to be added."""
-        if (self._stopping is None and not host.leaving
-                and not self.scaling.on_start_failed(host, reason, cause)):
-            self.start_failed(reason, cause)
+    def give_up(self, reason: str, cause: BaseException | None = None) -> None:
+        """End a running pool that can have no workers; only recovery.py decides that."""
+        if self._stopping is None:
+            logger.error("distex: the pool is broken: %s", reason)
+            self.stop_soon(_start_error(reason, cause))
 
     # --- watching
 
@@ -264,8 +266,9 @@ class Supervisor:
         if isinstance(message, messages.NannyHello):
             refusal = messages.refusal(message)
             if refusal is not None:
-                self._host_failed(host, refusal)
+                self.recovery.on_nanny_failed(host, refusal)
                 return
+            self.start_watch.forget(host)
             host.machine.cpus = message.cpus
             if host.wanted is None:
                 host.wanted = message.cpus
@@ -278,8 +281,8 @@ class Supervisor:
         if isinstance(message, messages.Printed):
             self._print(host, message)
             return
-        if isinstance(message, messages.Failed):
-            self._host_failed(
+        if isinstance(message, messages.Failed) and not message.number:
+            self.recovery.on_nanny_failed(
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
             return
         if isinstance(message, messages.Leaving):
@@ -293,7 +296,12 @@ class Supervisor:
         worker = host.workers.get(message.number)
         if worker is None:
             return
+        if isinstance(message, messages.Failed):
+            worker.failure = message.reason
+            self.forget_worker(worker)
+            return
         worker.pid = message.pid
+        self.start_watch.runs(worker)
         if isinstance(message, messages.Exited):
             worker.exited = message
             self.on_worker_change(worker)
@@ -320,40 +328,23 @@ class Supervisor:
         """Replace workers that use too much."""
         while True:
             await asyncio.sleep(options.MEMORY_INTERVAL)
-            for record in self.workers():
-                if (record.resident or 0) > self.settings.max_memory_per_child:
-                    self.scaling.recycle(record)
+            try:
+                for record in self.workers():
+                    if (record.resident or 0) > self.settings.max_memory_per_child:
+                        self.scaling.recycle(record)
+            except Exception:  # no files are to be had just now, say
+                logger.exception("distex: the memory of workers can't be read")
 
     def on_nanny_lost(self, host: HostRecord) -> None:
         """A nanny's stream has ended; its workers die with it."""
-        if not all(worker.ready for worker in host.workers.values()):
+        self.start_watch.forget(host)
+        if not host.is_serving or not all(worker.ready for worker in host.workers.values()):
             host.failures_in_series += 1
         for worker in list(host.workers.values()):
             self.forget_worker(worker)
         if self._stopping is not None or host.leaving or self.scaling.drop_joined(host):
             return
-        if not host.established:
-            self._host_failed(
-                host, f"the nanny on {host.name} ended before its workers were ready: {host.gone}")
-            return
-        logger.warning("distex: the nanny on %s is gone and is started anew", host.name)
-        host.replacing = self._background(self._replace_nanny(host))
-
-    async def _replace_nanny(self, host: HostRecord) -> None:
-        if host.nanny is not None:
-            await host.nanny.wait(EXIT_GRACE)
-        since = self.loop.time()
-        while True:
-            await self._back_off(host)
-            try:
-                await self.launch(host)
-                return
-            except HostError as exc:
-                waited = self.loop.time() - since
-                if not self._workers and waited > options.RECONNECT_TIMEOUT:
-                    raise
-                host.failures_in_series += 1
-                logger.warning("distex: %s; tried again in %.1f s", exc, self._delay(host))
+        self.recovery.on_nanny_lost(host)
 
     def on_worker_change(self, record: WorkerRecord) -> None:
         """Its connection or its process is gone: wait a moment for the other, which tells more."""
@@ -366,6 +357,7 @@ class Supervisor:
         """The worker is gone for good."""
         if record.timer is not None:
             record.timer.cancel()
+        self.start_watch.forget(record)
         if self._workers.pop(record.number, None) is None:
             return
         del record.host.workers[record.number]
@@ -385,42 +377,11 @@ class Supervisor:
             return
         if not record.revoked:
             self._report_lost(record)
-        host = record.host
-        if not record.ready and not (host.gone and host.established):
-            host.failures_in_series += 1
-            reason = f"{record} was not ready yet when it was lost: {record.exit_reason()}"
-            if (not host.established or self.scaling.is_awaited(host)
-                    or host.failures_in_series > options.RESPAWN_LIMIT):
-                self._host_failed(host, reason)
-                return
-        if not host.gone:
-            logger.log(logging.INFO if record.revoked else logging.WARNING,
-                       "distex: %s is lost: %s", record, record.exit_reason())
-            self._background(self._replace_worker(host))
+        self.recovery.on_worker_lost(record)
 
-    async def _replace_worker(self, host: HostRecord) -> None:
-        await self._back_off(host)
-        if not host.gone and not host.leaving and self._stopping is None:
-            self.fill(host)
-
-    async def _back_off(self, host: HostRecord) -> None:
-        if host.failures_in_series:
-            await asyncio.sleep(self._delay(host))
-
-    @staticmethod
-    def _delay(host: HostRecord) -> float:
-        delay: float = options.RESPAWN_DELAY * 2 ** min(host.failures_in_series - 1, 30)
-        return min(delay, options.RECONNECT_DELAY_MAX)
-
-    def _background(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = self.loop.create_task(coroutine)
-        self.keep(task)
-        task.add_done_callback(self._background_done)
-        return task
-
-    def _background_done(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self.start_failed(f"a worker can't be replaced: {task.exception()}", task.exception())
+    def refill(self, host: HostRecord) -> None:
+        """Have the host's workers completed."""
+        self.recovery.refill(host)
 
     def _report_lost(self, record: WorkerRecord) -> None:
         """Count the loss, and tell the user's function."""
@@ -493,6 +454,7 @@ class Supervisor:
     async def _end(self, error: BaseException | None) -> None:
         """Take everything down. Afterwards no task is pending, and nothing is left anywhere."""
         self._wake_drained()
+        self.start_watch.close()
         if not self._started.done():
             self._started.set_exception(
                 error if isinstance(error, PoolStartError)
@@ -586,3 +548,9 @@ class Supervisor:
         """The workers that are ready for tasks, in the order in which they were started."""
         return [record.link for record in self.workers()
                 if record.link is not None and not record.leaving]
+
+
+def _start_error(reason: str, cause: BaseException | None) -> PoolStartError:
+    error = PoolStartError(reason)
+    error.__cause__ = cause
+    return error

@@ -52,6 +52,9 @@ class _NoWorkers:
     def accept(self) -> Any:
         raise ConnectionRefusedError("no worker was started")
 
+    def local_is_open(self) -> bool:
+        return True
+
     async def open_local(self) -> tuple[str, tuple[str, int]]:
         return "", ("", 0)
 

@@ -25,6 +25,9 @@ class WorkerEndpoint(Protocol):
     def accept(self) -> Any:
         """The protocol for a connection that comes in another way."""
 
+    def local_is_open(self) -> bool:
+        """Whether workers of this machine find the socket."""
+
     async def open_local(self) -> tuple[str, tuple[str, int]]:
         """Listen for workers of this machine: path of the Unix socket; where it is empty, address
         and port."""
@@ -44,6 +47,18 @@ class Nanny(Protocol):
     unix_path: str  # where its workers connect to the pool; empty: at the address
     address: tuple[str, int]
     prints: bool  # what its workers print is seen where they are, unless the pool wants it
+
+    def is_reachable(self) -> bool:
+        """Whether workers find the pool, as far as that is known without asking."""
+        return True
+
+    async def reopen(self, endpoint: "WorkerEndpoint") -> None:
+        """See that workers find the pool: a socket may have been cleaned away.
+
+        Raises:
+            OSError, HostError: they can't.
+        """
+        return
 
     async def wait(self, timeout: float) -> None:
         """Wait until nothing is left of it, and end it by force after timeout seconds."""

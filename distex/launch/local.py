@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 
-from distex.launch.base import Launcher, NannyListener, NannyStream, WorkerEndpoint
+from distex.launch.base import Launcher, Nanny, NannyListener, NannyStream, WorkerEndpoint
 
 POLL_INTERVAL = 0.005  # seconds between looks whether a process has ended that was told to
 # the garbage collector finds nothing in what is being imported, and takes 12 of 100 ms for that;
@@ -62,19 +62,28 @@ async def end_process(process: subprocess.Popen[bytes], timeout: float) -> int:
     return code
 
 
-class LocalNanny:
+class LocalNanny(Nanny):
     """A nanny process and the stream to it; see launch.stream.Nanny."""
 
     prints = True
 
     def __init__(
         self, process: subprocess.Popen[bytes], stream: NannyStream, unix_path: str,
-        address: tuple[str, int],
+        address: tuple[str, int], endpoint: WorkerEndpoint,
     ) -> None:
+        self._endpoint = endpoint
         self._process = process
         self.stream = stream
         self.unix_path = unix_path
         self.address = address
+
+    def is_reachable(self) -> bool:
+        """See launch.base.Nanny."""
+        return self._endpoint.local_is_open()
+
+    async def reopen(self, endpoint: WorkerEndpoint) -> None:
+        """See launch.base.Nanny."""
+        self.unix_path, self.address = await endpoint.open_local()
 
     @property
     def pid(self) -> int:
@@ -138,7 +147,7 @@ class LocalLauncher(Launcher):
         except BaseException:  # it may be cancelled, as the pool is ended
             _tear_down(process, ours)
             raise
-        return LocalNanny(process, stream, *where)
+        return LocalNanny(process, stream, *where, endpoint)
 
 
 def _tear_down(process: "subprocess.Popen[bytes]", ours: socket.socket) -> None:

@@ -13,14 +13,21 @@ import ssl
 from typing import Any
 
 from distex.errors import HostError
-from distex.launch.base import HeartbeatSender, Launcher, NannyListener, NannyStream, WorkerEndpoint
+from distex.launch.base import (
+    HeartbeatSender,
+    Launcher,
+    Nanny,
+    NannyListener,
+    NannyStream,
+    WorkerEndpoint,
+)
 from distex.launch.hosts import HostSpec, TcpOptions
 from distex.options import SERVER_PORT
 from distex.wire.secret import Secret
 from distex.wire.tls import NANNY, keep_alive
 
 
-class TcpNanny:
+class TcpNanny(Nanny):
     """A nanny at the other end of a TCP connection; see launch.stream.Nanny.
 
     Args:

@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from distex._version import __version__
 from distex.errors import HostError
-from distex.launch.base import HeartbeatSender, Launcher, NannyListener, NannyStream, WorkerEndpoint
+from distex.launch.base import (
+    HeartbeatSender,
+    Launcher,
+    Nanny,
+    NannyListener,
+    NannyStream,
+    WorkerEndpoint,
+)
 from distex.launch.hosts import HostSpec, Paths
 from distex.options import WIRE_VERSION
 from distex.wire import versions
@@ -40,6 +47,7 @@ NOISE_LIMIT_BYTES = 64 * 1024  # that a login script may print before the nanny 
 TAIL_LINES = 20  # of stderr, kept for errors
 LINE_LIMIT_BYTES = 4096
 DRAIN_DELAY = 2.0  # seconds for the last output of a nanny that has exited
+REOPEN_TIMEOUT = 10.0  # seconds to have a socket there again
 CLEAN_TIMEOUT = 3.0  # seconds for what is run there to clean up
 MARK = b"\ndistex-nanny "
 STEPS = ("reach", "authenticate", "Python", "distex", "tunnel", "task")
@@ -260,8 +268,7 @@ class SshLauncher(Launcher):
             await session.answered
             self._check(session)
             nanny.unix_path = session.found["folder"] + "/pool"
-            await connection.create_unix_server(
-                _making_workers(accept), nanny.unix_path, window=WINDOW_BYTES)
+            await nanny.forward(accept)
         except asyncssh.ChannelListenError as exc:
             raise self.error(
                 "tunnel", f"sshd there does not forward a socket in {session.found['folder']}",
@@ -515,7 +522,7 @@ class _WorkerSession:
         return default  # the connection's socket is that of all channels
 
 
-class SshNanny:
+class SshNanny(Nanny):
     """A nanny reached by ssh, and the connection to its host; see launch.stream.Nanny."""
 
     prints = False
@@ -530,6 +537,7 @@ class SshNanny:
         self.unix_path = ""
         self.address = ("", 0)
         self.starting: asyncio.Future[Any] | None = None
+        self._forwarded: Any = None
         self._heartbeat = HeartbeatSender(self.stream, launcher.options.keepalive)
 
     def take_up(self) -> None:
@@ -537,6 +545,29 @@ class SshNanny:
         loop = asyncio.get_running_loop()
         loop.call_soon(self.session.take_up)
         loop.call_soon(self._heartbeat.start)
+
+    async def forward(self, accept: Callable[[], Any]) -> None:
+        """Have workers there find a socket."""
+        self._forwarded = await self.connection.create_unix_server(
+            _making_workers(accept), self.unix_path, window=WINDOW_BYTES)
+
+    async def reopen(self, endpoint: WorkerEndpoint) -> None:
+        """See launch.base.Nanny."""
+        folder, path = map(shlex.quote, (self.session.found["folder"], self.unix_path))
+        script = (f"test -S {path} && exit 0; mkdir -m 700 {folder} 2>/dev/null; "
+                  f"test -O {folder} && exit 3")
+        try:
+            async with asyncio.timeout(REOPEN_TIMEOUT):
+                found = await self.connection.run(f"exec /bin/sh -c {shlex.quote(script)}")
+                if found.exit_status == 3:
+                    if self._forwarded is not None:
+                        self._forwarded.close()
+                        await self._forwarded.wait_closed()
+                    await self.forward(endpoint.accept)
+                elif found.exit_status != 0:
+                    raise HostError(f"the folder {folder} can't be made")
+        except Exception as exc:
+            raise HostError(f"their socket is gone: {exc or type(exc).__name__}") from exc
 
     async def wait(self, timeout: float) -> None:
         """Wait for it to end, end it after timeout seconds, remove what it left, and hang up."""

@@ -59,6 +59,7 @@ class Spawn(Message, frozen=True):
     """Start a worker under this number, which is the pool's to choose and never used again."""
 
     number: int
+    unix_path: str = ""  # where it connects, as Configure has it or later
 
 
 class Kill(Message, frozen=True):
@@ -132,6 +133,7 @@ class Failed(Message, frozen=True):
     """The nanny can't do its work."""
 
     reason: str
+    number: int = 0  # of the worker that it can't start; 0: it can start none
 
 
 class Leaving(Message, frozen=True):

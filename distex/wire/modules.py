@@ -65,6 +65,14 @@ def unpack(archive: bytes, folder: str) -> None:
         source.extractall(folder)
 
 
+def is_whole(archive: bytes, folder: str) -> bool:
+    """Return whether all files of what was packed are in the folder."""
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        return all(os.path.exists(os.path.join(folder, name)) for name in source.namelist())
+
+
 def _outermost(module: ModuleType) -> ModuleType:
     """The package with files that the module belongs to, or itself. A namespace package has none
     of its own, and may have other parts where it arrives."""

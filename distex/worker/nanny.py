@@ -68,7 +68,6 @@ FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
 BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
-MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
 HAS_FORK = hasattr(os, "fork")
 PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
 
@@ -154,6 +153,7 @@ class Nanny:
         self.remote = remote
         self.exitcode = CUT_OFF
         self.leaves = False  # it was asked to
+        self.pool_is_gone = False
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
         self.pages = StatusPages()
@@ -188,6 +188,7 @@ class Nanny:
         try:
             while self._serve():
                 pass
+            self.pool_is_gone = self.stop_at is None
         finally:
             self._kill_all()
             if self.stop_at is not None:
@@ -245,6 +246,8 @@ class Nanny:
         if isinstance(message, Configure):
             self._configure(message)
         elif isinstance(message, Spawn):
+            if self.config is not None and message.unix_path:
+                self.config = msgspec.structs.replace(self.config, unix_path=message.unix_path)
             self._spawn(message.number)
         elif isinstance(message, Kill):
             child = self._child(message.number)
@@ -350,6 +353,24 @@ class Nanny:
         gc.freeze()
         gc.enable()
 
+    def _check_folders(self, config: Configure) -> None:
+        """See that a worker will find what it needs: the system may clean temporary folders."""
+        if config.unix_path and not os.path.exists(config.unix_path):
+            raise DistexError(f"the pool's socket {config.unix_path} was removed")
+        if config.modules:
+            from distex.wire import modules
+
+            if not modules.is_whole(config.modules, self.modules):
+                self._forget_modules()
+                self._take_modules(config)
+
+    def _forget_modules(self) -> None:
+        import shutil
+
+        shutil.rmtree(self.modules, ignore_errors=True)
+        with contextlib.suppress(ValueError):
+            sys.path.remove(self.modules)
+
     def _take_modules(self, config: Configure) -> None:
         """Put those that were shipped where workers find them."""
         import tempfile
@@ -368,11 +389,15 @@ class Nanny:
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
             return
-        child = Child(number, self.pages.take())
+        child = None
         try:
+            self._check_folders(self.config)
+            child = Child(number, self.pages.take())
             pid = self._fork(child) if HAS_FORK else self._popen(child)
-        except OSError as exc:
-            self._send(Failed(f"worker {number} can't be started: {exc}"))
+        except (OSError, MemoryError, DistexError) as exc:  # too many processes or files, say
+            self._send(Failed(f"its nanny can't start it: {exc or 'no memory'}", number))
+            if child is not None:
+                self.pages.give_back(child.page)
             return
         child.pid = pid
         self.children[pid] = child
@@ -384,11 +409,13 @@ class Nanny:
         assert self.config is not None
         if self.config.output:
             machine.raise_file_limit(64 + 2 * len(self.printing.get_map()))
-            child.pipes = [Pipe(1), Pipe(2)]
         nanny = os.getpid()
         try:
+            if self.config.output:
+                child.pipes.append(Pipe(1))
+                child.pipes.append(Pipe(2))
             pid = os.fork()
-        except OSError:
+        except BaseException:
             for pipe in child.pipes:
                 pipe.close()
             raise
@@ -490,10 +517,8 @@ class Nanny:
     def _remove_folders(self) -> None:
         """Remove the modules; and the pool's socket, if the pool is gone and could not."""
         if self.modules:
-            import shutil
-
-            shutil.rmtree(self.modules, ignore_errors=True)
-        if self.stop_at is None and self.config is not None and self.config.unix_path:
+            self._forget_modules()
+        if self.pool_is_gone and self.config is not None and self.config.unix_path:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.unix_path)
                 os.rmdir(os.path.dirname(self.config.unix_path))
@@ -577,15 +602,11 @@ def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
         the exit code.
     """
     import shutil
-    import tempfile
 
     try:
-        folder = tempfile.mkdtemp(prefix="distex-")  # only this user may enter
-        if len(folder) > MAX_FOLDER_LENGTH:
-            os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="distex-", dir="/tmp")
+        folder = machine.private_folder()
     except OSError as exc:
-        found["error"] = f"no folder can be made for temporary files: {exc}"
+        found["error"] = str(exc)
         tell()
         return 1
     try:

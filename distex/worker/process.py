@@ -22,6 +22,7 @@ from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import StreamConnection
+from distex._core.ring import peer_credentials
 from distex.errors import ProtocolError
 from distex.machine import loop_factory
 from distex.wire import serializers, versions
@@ -176,7 +177,12 @@ async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None 
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
-        await loop.create_unix_connection(lambda: connection, config.unix_path)
+        transport, _ = await loop.create_unix_connection(lambda: connection, config.unix_path)
+        peer = peer_credentials(transport.get_extra_info("socket"))
+        if config.shares_memory and peer is not None and peer[1] != os.geteuid():
+            # the folder was cleaned away, and somebody else has made one of that name
+            connection.abort()
+            raise ConnectionRefusedError("another user has the pool's socket")
         if config.spin:
             connection.enable_polling()
     else:

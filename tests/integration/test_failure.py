@@ -404,22 +404,6 @@ def test_a_call_of_all_workers_that_comes_when_they_have_ended(make_pool):
     pool.shutdown()
 
 
-def test_an_initializer_that_begins_to_fail_breaks_the_pool_in_the_end(make_pool, gate):
-    pool = make_pool(1, initializer=fail_the_second_time, initargs=(gate.path,))
-    assert isinstance(pool.submit(tasks.exit_worker, 1).exception(20), WorkerLost)
-    with pytest.raises(PoolStartError, match="the second time"):
-        pool.submit(tasks.double, 1).result(20)
-    with pytest.raises(PoolStartError, match="the second time"):
-        pool.run_on_all(tasks.pid)
-    pool.shutdown()
-
-
-def fail_the_second_time(gate):
-    if list(Path(gate).iterdir()):
-        raise ValueError("the second time")
-    tasks.mark(gate)
-
-
 # --- The parent's death, also by SIGKILL, ends every worker within seconds.
 
 

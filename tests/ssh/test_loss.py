@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -272,3 +274,16 @@ def test_grandchildren_do_not_keep_it(sshd):
         since = time.monotonic()
     assert time.monotonic() - since < 10
     psutil.Process(pid).kill()
+
+
+@pytest.mark.parametrize("remove", [shutil.rmtree, lambda folder: (folder / "pool").unlink()],
+                         ids=["folder", "socket"])
+def test_the_folder_there_is_cleaned_away(sshd, remove):
+    """Of two workers one goes on, another one takes the other's place."""
+    with Pool(0, sshd.spec(2)) as pool:
+        remove(Path(pool._home.supervisor.hosts[0].nanny.unix_path).parent)
+        os.kill(pool.workers()[0].pid, signal.SIGKILL)
+        wait_until(lambda: pool.total_workers() == 1, "the loss to be noticed")
+        assert pool.run(double, 1) == 2
+        wait_until(lambda: pool.total_workers() == 2, "the new worker")
+        assert len(set(pool.run_on_all(os.getpid))) == 2
