@@ -1,6 +1,7 @@
 """What this machine offers: CPUs to use, open files, memory, event loops."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,24 +14,86 @@ if TYPE_CHECKING:
 # other places for folders, where the usual one is of no use
 FOLDER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 MAX_FOLDER_LENGTH = 80  # the name of a socket in it can't be longer than 107 bytes
+SPARE_FILES = 64  # to be open beside those that are counted
 LOOK_CLOSER_BYTES = 48 * 1024 * 1024  # of memory; to look whether all is used takes 0.2 ms
 
 
 def usable_cpus() -> int:
     """How many CPUs this process may use."""
     if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cpus = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return max(1, min([cpus, *map(math.ceil, cpu_quotas())]))
 
 
-def raise_file_limit(needed: int) -> None:
-    """Raise the process's soft limit of open files if it is lower than needed.
+def cpu_quotas(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> list[float]:
+    """Return the CPUs that the process's control groups grant, those around them included; none
+    where there are no limits.
+
+    Args:
+        groups: file that tells the groups, of version 1 and 2.
+        root: folder where their trees are mounted.
+    """
+    quotas: list[float] = []
+    try:
+        with open(groups, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:  # there are none on this system
+        return quotas
+    trees: tuple[str, ...]
+    for line in lines:
+        _, _, line = line.partition(":")
+        controllers, _, path = line.partition(":")
+        if not controllers:
+            trees, read = ("", "unified"), _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            trees, read = (controllers, "cpu", "cpu,cpuacct"), _quota_of_version_1
+        else:
+            continue
+        # in a container the path may be the host's; what is mounted at the root is its own then
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for tree in dict.fromkeys(trees):
+            for end in range(len(parts), -1, -1):
+                try:
+                    quota = read(os.path.join(root, tree, *parts[:end]))
+                except (OSError, ValueError, ZeroDivisionError):  # not this folder, or no limit
+                    continue
+                if quota > 0:
+                    quotas.append(quota)
+    return quotas
+
+
+def _quota_of_version_2(folder: str) -> float:
+    with open(os.path.join(folder, "cpu.max")) as file:
+        quota, period = file.read().split()
+    return int(quota) / int(period)  # ValueError for "max"
+
+
+def _quota_of_version_1(folder: str) -> float:
+    with (open(os.path.join(folder, "cpu.cfs_quota_us")) as quota,
+          open(os.path.join(folder, "cpu.cfs_period_us")) as period):
+        return int(quota.read()) / int(period.read())  # -1: no limit
+
+
+def open_standard_files() -> None:
+    """Open the null device in place of stdin, stdout and stderr where they are closed. A socket
+    with such a number is taken for one of them by whatever is started, and uvloop aborts."""
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(fd, True)
+        os.close(fd)
+
+
+def raise_file_limit(more: int) -> None:
+    """Raise the process's soft limit of open files if it is too low for so many more.
 
     Raises:
         OSError: the hard limit does not allow that.
     """
+    needed = more + SPARE_FILES
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -39,6 +102,10 @@ def raise_file_limit(needed: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
+        with contextlib.suppress(OSError):
+            if len(os.listdir("/proc/self/fd")) + more <= hard:  # it may just do
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+                return
         raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
                       "raise it (ulimit -Hn, or /etc/security/limits.conf)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

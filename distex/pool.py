@@ -363,18 +363,20 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         """
         check_count(num_workers)
         await self._home.start_async()
-        await self._home.call(self._scaling.scale(LocalLauncher(num_workers), num_workers))
+        await self._home.call(self._scaling.scale(self._local(num_workers), num_workers))
 
     def scale(self, num_workers: int) -> None:
         """As scale_async(), for synchronous code."""
         check_count(num_workers)
         self._home.start_and_wait()
-        self._home.submit(
-            self._scaling.scale(LocalLauncher(num_workers), num_workers)).result()
+        self._home.submit(self._scaling.scale(self._local(num_workers), num_workers)).result()
+
+    def _local(self, num_workers: int) -> Launcher:
+        return LocalLauncher(num_workers, self._home.settings.hash_seed)
 
     def _launcher(self, host: str | HostSpec) -> Launcher:
         (launcher,) = launchers(
-            0, parse_hosts(host), self._home.settings.tcp, may_be_joined=False)
+            0, parse_hosts(host), self._home.settings.tcp, 0, may_be_joined=False)
         return launcher
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 from distex.cluster.settings import Settings
 from distex.errors import WorkerLost
-from distex.launch.base import Launcher
+from distex.launch.base import Launcher, hash_seed
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
 from distex.launch.server import ServerLauncher
@@ -87,9 +87,11 @@ def check_settings(
         loop_factory(worker_loop)
     serializers.for_data(data_pickle)
     serializers.for_functions(func_pickle)
+    seed = hash_seed()
     return Settings(
-        launchers=launchers(num_workers, parse_hosts(hosts), tcp,
+        launchers=launchers(num_workers, parse_hosts(hosts), tcp, seed,
                             may_be_joined=bool(localhost or localport)),
+        hash_seed=seed,
         qsize=qsize,
         initializer=(initializer, tuple(initargs)) if initializer is not None else None,
         loop_type=LoopType(worker_loop),
@@ -111,7 +113,7 @@ def check_settings(
 
 
 def launchers(
-    num_workers: int, hosts: list[HostSpec], tcp: TcpOptions, *, may_be_joined: bool
+    num_workers: int, hosts: list[HostSpec], tcp: TcpOptions, seed: int, *, may_be_joined: bool
 ) -> tuple[Launcher, ...]:
     """Return a launcher for each host, this machine included.
 
@@ -119,11 +121,12 @@ def launchers(
         num_workers: on this machine; 0: one for each usable CPU, if there is nothing else.
         hosts: the others.
         tcp: for those of them that are not reached by ssh.
+        seed: for hash(), of all workers on this machine.
         may_be_joined: whether workers may join by themselves.
     """
     made: list[Launcher] = []
     if num_workers or not (hosts or may_be_joined):
-        made.append(LocalLauncher(num_workers or usable_cpus()))
+        made.append(LocalLauncher(num_workers or usable_cpus(), seed))
     for spec in hosts:
         if spec.is_ssh:
             from distex.launch.ssh import SshLauncher  # most pools don't need it

@@ -24,7 +24,7 @@ from distex.client.loop_thread import Future, LoopThread
 from distex.client.running_pool import RunningPool
 from distex.cluster.settings import Settings
 from distex.cluster.supervisor import Supervisor
-from distex.machine import loop_factory
+from distex.machine import loop_factory, open_standard_files
 from distex.wire import serializers
 
 T = TypeVar("T")
@@ -87,6 +87,7 @@ class Home:
         with self._lock:
             self.check_open()
             if self._running is None:
+                open_standard_files()
                 if here:
                     self._settle(RunningPool(Supervisor(self.settings), None))
                 else:

@@ -45,14 +45,16 @@ class Listener:
         localport: the port there; 0: any that is free.
         tcp: what else there is to know about TCP.
         join: takes the stream of a nanny that comes by itself.
+        hash_seed: what all workers have as PYTHONHASHSEED.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: Host, localhost: str, localport: int,
-        tcp: TcpOptions, join: Callable[[Any], Any],
+        tcp: TcpOptions, join: Callable[[Any], Any], hash_seed: int,
     ) -> None:
         self.loop = loop
         self.host = host
+        self.hash_seed = hash_seed
         # with their addresses, by the address that was asked for
         self.tls_listeners: dict[str, tuple[TlsListener, tuple[str, int]]] = {}
         self._localhost = localhost

@@ -164,7 +164,8 @@ class Scaling:
         supervisor = self._supervisor
         host = HostRecord(supervisor, None, name=peer_name(transport))
         supervisor.hosts.append(host)
-        return _JoinedStream(host, supervisor.settings.tcp.keepalive)
+        return _JoinedStream(
+            host, supervisor.settings.tcp.keepalive, supervisor.settings.hash_seed)
 
     def on_nanny_joined(self, host: HostRecord, serving: messages.NannyHello) -> None:
         """It has said who it is."""
@@ -360,15 +361,17 @@ class Scaling:
 class _JoinedStream(NannyStream):
     """The stream of a nanny that came by itself, from the moment on when there is a connection."""
 
-    def __init__(self, host: HostRecord, keepalive: float) -> None:
+    def __init__(self, host: HostRecord, keepalive: float, hash_seed: int) -> None:
         super().__init__(host)
         self._host = host
         self._keepalive = keepalive
+        self._hash_seed = hash_seed
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         # it has its own idea of where its workers find the pool
-        self._host.nanny = TcpNanny(self, ("", 0), self._keepalive)
+        self._host.nanny = TcpNanny(
+            self, ("", 0), self._keepalive, self._hash_seed)
         self._timer = asyncio.get_running_loop().call_later(
             options.START_TIMEOUT, self._abort_unless_it_serves)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distex.errors import WorkerLost
-from distex.launch.base import Launcher
+from distex.launch.base import Launcher, hash_seed
 from distex.launch.hosts import TcpOptions
 from distex.options import LoopType, PickleType
 from distex.wire.output import Output
@@ -31,6 +31,7 @@ class Settings:
     on_worker_lost: Callable[[WorkerLost], object] | None = None
     max_tasks_per_child: int = 0  # 0: any number
     max_memory_per_child: int = 0  # bytes; 0: any amount
+    hash_seed: int = field(default_factory=hash_seed)
     modules: bytes = b""  # from wire.modules.pack()
     output: Output = None
 

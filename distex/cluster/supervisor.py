@@ -68,7 +68,7 @@ class Supervisor:
         self.start_watch: StartWatch = StartWatch(self, self.recovery, settings.start_timeout)
         self.listener: Listener = Listener(
             self.loop, self, settings.localhost, settings.localport, settings.tcp,
-            self.scaling.accept_nanny)
+            self.scaling.accept_nanny, settings.hash_seed)
         self.hosts: list[HostRecord] = [
             HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
@@ -129,7 +129,7 @@ class Supervisor:
 
     def raise_file_limit(self) -> None:
         """See that there can be files open for all workers; OSError: there can't."""
-        machine.raise_file_limit(64 + 3 * self.expected_workers)
+        machine.raise_file_limit(3 * self.expected_workers)
 
     def keep(self, task: "asyncio.Task[Any]") -> None:
         """Have a task cancelled, and waited for, if the pool ends before it does."""

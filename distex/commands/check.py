@@ -52,6 +52,8 @@ class _NoWorkers:
     def accept(self) -> Any:
         raise ConnectionRefusedError("no worker was started")
 
+    hash_seed = 0
+
     def local_is_open(self) -> bool:
         return True
 

@@ -1,6 +1,8 @@
 """The interface of all launchers (add a scheduler here), and the stream to a nanny."""
 
 import asyncio
+import os
+import secrets
 from typing import Any, Protocol
 
 from distex.errors import ProtocolError
@@ -19,8 +21,18 @@ class NannyListener(Protocol):
         """The stream has ended. Called once."""
 
 
+def hash_seed() -> int:
+    """Return the PYTHONHASHSEED for all workers of a pool: the user's, or any."""
+    seed = os.environ.get("PYTHONHASHSEED", "")
+    if seed.isdecimal() and int(seed) < 2**32:
+        return int(seed)
+    return secrets.randbelow(2**32 - 1) + 1  # 0 would mean no randomization
+
+
 class WorkerEndpoint(Protocol):
     """The address at which the workers of a nanny connect to the pool."""
+
+    hash_seed: int  # see hash_seed()
 
     def accept(self) -> Any:
         """The protocol for a connection that comes in another way."""

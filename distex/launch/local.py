@@ -7,24 +7,28 @@ import socket
 import subprocess
 import sys
 
+from distex import machine
+from distex.errors import PoolStartError
 from distex.launch.base import Launcher, Nanny, NannyListener, NannyStream, WorkerEndpoint
 
+SEED = "PYTHONHASHSEED"
 POLL_INTERVAL = 0.005  # seconds between looks whether a process has ended that was told to
 # the garbage collector finds nothing in what is being imported, and takes 12 of 100 ms for that;
 # the nanny enables it when it has imported all
 BOOT = ("import gc, sys; gc.disable(); sys.path[:] = {path!a}; "
-        "from distex.worker.nanny import main; main({fd}, *sys.argv[1:])")
+        "from distex.worker.nanny import main; main({fd}, {seed!a}, *sys.argv[1:])")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def start_nanny(*arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_nanny(*arguments: str, hash_seed: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a nanny with this interpreter, in the present working directory.
 
     It is the leader of a session of its own: a Ctrl-C in the terminal reaches this process alone,
     which decides what becomes of the workers.
 
     Args:
-        arguments: of nanny.main().
+        arguments: of nanny.main(), after the first two.
+        hash_seed: what it has as PYTHONHASHSEED.
 
     Returns:
         the process, and the socket to it, which does not block.
@@ -32,15 +36,17 @@ def start_nanny(*arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket
     Raises:
         OSError: it can't be started.
     """
+    machine.open_standard_files()
+    python = interpreter()
     ours, theirs = socket.socketpair()
     try:
+        boot = BOOT.format(path=_import_path(), fd=theirs.fileno(), seed=os.environ.get(SEED, ""))
         process = subprocess.Popen(
-            [sys.executable, *_interpreter_flags(), "-c",
-             BOOT.format(path=_import_path(), fd=theirs.fileno()), *arguments],
+            [python, *_interpreter_flags(), "-c", boot, *arguments],
+            env={**os.environ, SEED: str(hash_seed)},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            cwd=os.getcwd(),
         )
     except BaseException:
         ours.close()
@@ -104,13 +110,44 @@ class LocalNanny(Nanny):
 def _import_path() -> list[str]:
     """Where this process finds modules. A nanny with a path of its own would find others: those in
     the working directory first."""
-    return [*(entry or os.getcwd() for entry in sys.path if isinstance(entry, str)), ROOT]
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted; the empty path leads there, and stays first or where it is
+        here = ""
+    return [*(entry or here for entry in sys.path if isinstance(entry, str)), ROOT]
 
 
 def _interpreter_flags() -> list[str]:
-    """The options this interpreter was started with, as multiprocessing passes them on."""
+    """The options this interpreter was started with, as multiprocessing passes them on, and those
+    that it leaves out."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if getattr(sys.__stdout__, "write_through", False):
+        flags.append("-u")
+    for name, value in sys._xoptions.items():
+        option = name if value is True else f"{name}={value}"
+        if option not in flags:
+            flags += ["-X", option]
     return flags
+
+
+def interpreter() -> str:
+    """Return the path of this Python interpreter.
+
+    Raises:
+        OSError: it has none.
+    """
+    if getattr(sys, "frozen", False):
+        raise OSError(
+            f"this is a frozen application: {sys.executable} is no Python interpreter, and would "
+            "start the application again. Have the workers run on a host with Python, this one or "
+            "another: Pool(0, 'ssh://localhost/8'), or Pool(localport=...) and "
+            "'python -m distex worker'; or run the program with Python")
+    beside = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    python = sys.executable or os.path.join(sys.exec_prefix, beside)
+    if not sys.executable and not os.path.exists(python):
+        raise OSError("this program embeds Python, and no interpreter is beside it for workers: "
+                      "set sys.executable to one")
+    return python
 
 
 class LocalLauncher(Launcher):
@@ -119,7 +156,13 @@ class LocalLauncher(Launcher):
     is_local = True
     key: object = "this machine"
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, hash_seed: int) -> None:
+        if num_workers:
+            try:
+                interpreter()
+            except OSError as exc:
+                raise PoolStartError(str(exc)) from None
+        self._hash_seed = hash_seed
         self.host = socket.gethostname()
         self.num_workers = num_workers
         self._begun: tuple[subprocess.Popen[bytes], socket.socket] | None = None
@@ -128,7 +171,7 @@ class LocalLauncher(Launcher):
         """Start the next nanny: until it serves, the pool can do all else that it has to."""
         if self._begun is None:
             with contextlib.suppress(OSError):  # launch() tries again, and says why it can't
-                self._begun = start_nanny()
+                self._begun = start_nanny(hash_seed=self._hash_seed)
 
     def give_up(self) -> None:
         """See launch.stream.Launcher."""
@@ -139,7 +182,7 @@ class LocalLauncher(Launcher):
     async def launch(self, listener: NannyListener, endpoint: WorkerEndpoint) -> LocalNanny:
         """See launch.stream.Launcher."""
         begun, self._begun = self._begun, None
-        process, ours = begun or start_nanny()
+        process, ours = begun or start_nanny(hash_seed=self._hash_seed)
         loop = asyncio.get_running_loop()
         try:
             where = await endpoint.open_local()

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from distex.errors import ProtocolError
+from distex.launch.base import hash_seed
 from distex.launch.local import end_process, start_nanny
 from distex.options import HELLO_TIMEOUT, KEEPALIVE
-from distex.wire.messages import CUT_OFF, Unpacker
+from distex.wire.messages import CUT_OFF, Begin, Unpacker
 from distex.wire.tls import NANNY, keep_alive, negotiated_protocol
 
 FIRST_LIMIT_BYTES = 256  # of what a pool says before there is a nanny
@@ -81,7 +82,8 @@ class Relay(asyncio.Protocol):
         if self._starting is not None:
             return
         try:
-            if not Unpacker(to_nanny=True).feed(self._first[:FIRST_LIMIT_BYTES]):
+            said = Unpacker(to_nanny=True).feed(self._first[:FIRST_LIMIT_BYTES])
+            if not said:
                 if len(self._first) >= FIRST_LIMIT_BYTES:
                     raise ProtocolError("it says too much")
                 return
@@ -89,7 +91,8 @@ class Relay(asyncio.Protocol):
             self._refuse(str(exc))
             return
         self._forget_timer()
-        self._starting = self._loop.create_task(self._start_nanny())
+        seed = said[0].hash_seed if isinstance(said[0], Begin) else hash_seed()
+        self._starting = self._loop.create_task(self._start_nanny(seed))
 
     def pause_writing(self) -> None:
         """The pool takes no more for now."""
@@ -112,9 +115,9 @@ class Relay(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _start_nanny(self) -> None:
+    async def _start_nanny(self, hash_seed: int) -> None:
         try:
-            self._process, ours = start_nanny(*self._arguments)
+            self._process, ours = start_nanny(*self._arguments, hash_seed=hash_seed)
         except OSError as exc:
             self._refuse(f"a nanny can't be started: {exc}")
             return

@@ -23,6 +23,7 @@ from distex.launch.base import (
 )
 from distex.launch.hosts import HostSpec, TcpOptions
 from distex.options import SERVER_PORT
+from distex.wire.messages import Begin
 from distex.wire.secret import Secret
 from distex.wire.tls import NANNY, keep_alive
 
@@ -34,15 +35,19 @@ class TcpNanny(Nanny):
         stream: to it; connected.
         address: where its workers connect to the pool.
         keepalive: seconds in which it is noticed that its machine is cut off.
+        hash_seed: the PYTHONHASHSEED with which it is started.
     """
 
     unix_path = ""
     prints = True
 
-    def __init__(self, stream: NannyStream, address: tuple[str, int], keepalive: float) -> None:
+    def __init__(
+        self, stream: NannyStream, address: tuple[str, int], keepalive: float, hash_seed: int
+    ) -> None:
         self.stream = stream
         self.address = address
         keep_alive(stream.transport, keepalive)
+        stream.send(Begin(hash_seed))
         self._heartbeat = HeartbeatSender(stream, keepalive)
         self._heartbeat.start()
 
@@ -92,7 +97,7 @@ class ServerLauncher(Launcher):
             address = await endpoint.open_tcp(ours)
             if stream.transport is None:
                 raise self._error(f"the connection was lost: {stream.reason}", "try again")
-            return TcpNanny(stream, address, self._options.keepalive)
+            return TcpNanny(stream, address, self._options.keepalive, endpoint.hash_seed)
         except BaseException:
             stream.abort()
             raise

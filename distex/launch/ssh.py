@@ -220,19 +220,40 @@ class SshLauncher(Launcher):
                 arguments[name] = paths
         if options.passphrase is not None:
             arguments["passphrase"] = options.passphrase
+        if "client_keys" not in arguments:
+            arguments.update(self._configured_keys(arguments))
         return arguments
+
+    def _configured_keys(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Those that ~/.ssh/config names, without files that are missing: ssh passes them over."""
+        import asyncssh
+
+        configured = asyncssh.SSHClientConnectionOptions(
+            host=self.spec.host, client_keys=None, client_certs=[],
+            **{name: arguments[name] for name in ("port", "username", "config")
+               if name in arguments}).config
+        found: dict[str, Any] = {}
+        for name, option in (("client_keys", "IdentityFile"), ("client_certs", "CertificateFile")):
+            named = _paths(configured.get(option, ()))  # type: ignore[arg-type]
+            there = [path for path in named
+                     if os.path.exists(path) or os.path.exists(f"{path}.pub")]
+            if there != named:
+                found[name] = there
+        if "client_keys" in found:  # as asyncssh does with those that it finds there itself
+            found["ignore_encrypted"] = True
+        return found
 
     # --- the nanny
 
-    @property
-    def command(self) -> str:
+    def command(self, hash_seed: int) -> str:
         """What starts a nanny there, in whatever shell the user has."""
         python = self.options.python
         script = f"p={_quote_path(python)}" if python else FIND_PYTHON
         directory = self.options.working_directory
         if directory:
             script += f"; cd {_quote_path(directory)} || exit 125"
-        script += f'; exec "$p" -c {shlex.quote(_one_line(BOOT))}'
+        script += (f"; h=${{PYTHONHASHSEED-}}; PYTHONHASHSEED={hash_seed}; export PYTHONHASHSEED; "
+                   f'exec "$p" -c {shlex.quote(_one_line(BOOT))} "$h"')
         return f"exec /bin/sh -c {shlex.quote(script)}"
 
     async def launch(self, listener: NannyListener, endpoint: WorkerEndpoint) -> "SshNanny":
@@ -243,7 +264,7 @@ class SshLauncher(Launcher):
         timeout = self.options.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._start_nanny(nanny, endpoint.accept)
+                await self._start_nanny(nanny, endpoint)
         except BaseException as exc:
             try:
                 await asyncio.shield(nanny.wait(0.0))
@@ -257,18 +278,19 @@ class SshLauncher(Launcher):
             raise
         return nanny
 
-    async def _start_nanny(self, nanny: "SshNanny", accept: Callable[[], Any]) -> None:
+    async def _start_nanny(self, nanny: "SshNanny", endpoint: WorkerEndpoint) -> None:
         import asyncssh
 
         connection, session = nanny.connection, nanny.session
         try:
             nanny.starting = asyncio.ensure_future(
-                connection.create_session(_giving(session), self.command, encoding=None))
+                connection.create_session(
+                    _giving(session), self.command(endpoint.hash_seed), encoding=None))
             await asyncio.shield(nanny.starting)
             await session.answered
             self._check(session)
             nanny.unix_path = session.found["folder"] + "/pool"
-            await nanny.forward(accept)
+            await nanny.forward(endpoint.accept)
         except asyncssh.ChannelListenError as exc:
             raise self.error(
                 "tunnel", f"sshd there does not forward a socket in {session.found['folder']}",

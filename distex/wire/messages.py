@@ -2,7 +2,8 @@
 
     pool <──NannyHello──────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
-    pool ──Kill, Stop, Heartbeat, Reject─> nanny          worker ──Ready──> pool
+    pool ──Begin, Kill, Stop, Reject ────> nanny          worker ──Ready──> pool
+    pool ──Heartbeat ────────────────────> nanny
     pool <──Started, Printed, Exited────── nanny
     pool <──Memory, Failed, Leaving─────── nanny
 """
@@ -35,6 +36,12 @@ class NannyHello(Message, frozen=True):
     host: str
     pid: int
     cpus: int  # that it may use
+
+
+class Begin(Message, frozen=True):
+    """What is said before there is a nanny on another machine, to the process that starts it."""
+
+    hash_seed: int  # for all workers of the pool: PYTHONHASHSEED
 
 
 class Configure(Message, frozen=True):
@@ -161,7 +168,7 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Configure | Spawn | Kill | Revoke | Stop | Heartbeat | Reject
+ToNanny = Begin | Configure | Spawn | Kill | Revoke | Stop | Heartbeat | Reject
 FromNanny = NannyHello | Started | Printed | Exited | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 

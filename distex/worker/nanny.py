@@ -62,6 +62,7 @@ from distex.wire.messages import (
 from distex.wire.output import PIPE_BYTES, Pipe
 from distex.worker.interrupts import Interrupt, Interrupts
 from distex.worker.status_page import ITEM, STARTED, StatusPages
+from distex.worker.surroundings import put_in_order
 
 FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
 # of messages that the pool has not taken; while there are more, nothing is taken from the workers
@@ -408,7 +409,7 @@ class Nanny:
         sys.stderr.flush()
         assert self.config is not None
         if self.config.output:
-            machine.raise_file_limit(64 + 2 * len(self.printing.get_map()))
+            machine.raise_file_limit(2 * len(self.printing.get_map()))
         nanny = os.getpid()
         try:
             if self.config.output:
@@ -559,18 +560,20 @@ def _leave(status: int) -> NoReturn:
 
 
 def main(
-    fd: int, secret: str = "", host: str = "", port: str = "0", workers: str = "0"
+    fd: int, hash_seed: str, secret: str = "", host: str = "", port: str = "0", workers: str = "0"
 ) -> NoReturn:
     """Run a nanny on the socket with this file descriptor, and exit.
 
     Args:
         fd: the socket; the parent process has the other end.
+        hash_seed: the user's, see surroundings.py.
         secret: file with the secret, if the pool is on another machine and workers connect by TCP.
         host: where they do; empty: the pool says it. Otherwise the pool did not have this nanny
             started: with SIGTERM it asks the pool to have its workers end what they do.
         port: the port there.
         workers: how many the pool is to have started, if it has no wish; 0: one for each CPU.
     """
+    put_in_order(hash_seed)
     with contextlib.closing(Stream(fd, os.dup(fd))) as stream:
         try:
             remote = _remote(secret, host, int(port), int(workers)) if secret else None
@@ -603,6 +606,7 @@ def serve(found: dict[str, Any], tell: Callable[[], None]) -> int:
     """
     import shutil
 
+    put_in_order(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         folder = machine.private_folder()
     except OSError as exc:

@@ -177,16 +177,26 @@ async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None 
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
-        transport, _ = await loop.create_unix_connection(lambda: connection, config.unix_path)
-        peer = peer_credentials(transport.get_extra_info("socket"))
-        if config.shares_memory and peer is not None and peer[1] != os.geteuid():
-            # the folder was cleaned away, and somebody else has made one of that name
-            connection.abort()
-            raise ConnectionRefusedError("another user has the pool's socket")
+        await loop.create_unix_connection(lambda: connection, sock=_open_unix(config))
         if config.spin:
             connection.enable_polling()
     else:
         await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
+
+
+def _open_unix(config: Configure) -> socket.socket:
+    """A connection to the pool's socket, on which nothing has been said."""
+    with contextlib.ExitStack() as failed:
+        sock = socket.socket(socket.AF_UNIX)
+        failed.callback(sock.close)
+        sock.connect(config.unix_path)
+        peer = peer_credentials(sock)
+        if config.shares_memory and peer is not None and peer[1] != os.geteuid():
+            # the folder was cleaned away, and somebody else has made one of that name
+            raise ConnectionRefusedError("another user has the pool's socket")
+        sock.setblocking(False)
+        failed.pop_all()
+    return sock
 
 
 def watch_forks(runner: LaneRunner) -> None:
