@@ -66,6 +66,7 @@ class Listener:
         self.unauthenticated: set[Handshake] = set()
         self.dropped: int = 0  # connections that were not the pool's, or broke the protocol
         self._unix_path = ""
+        self._identity: tuple[int, int] | None = None  # of that socket
         self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
         self._folder: str | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -110,12 +111,14 @@ class Listener:
             failed.callback(sock.close)
             sock.bind(self._unix_path)
             sock.listen(BACKLOG)
+            self._identity = _identity(self._unix_path)
             failed.pop_all()
         return sock
 
     def local_is_open(self) -> bool:
-        """Whether workers of this machine find the socket; the system may have cleaned it away."""
-        return not self._unix_path or os.path.exists(self._unix_path)
+        """Whether workers of this machine find the socket; the system may have cleaned it away, and
+        somebody may have put another one in its place."""
+        return not self._unix_path or _identity(self._unix_path) == self._identity
 
     async def open_tcp(self, local_address: str = "") -> tuple[str, int]:
         """Listen for workers of other machines, unless that is done already.
@@ -215,6 +218,14 @@ class Listener:
         """Remove the folder."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from any other; None: there is none."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _make_private(folder: str) -> bool:

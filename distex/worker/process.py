@@ -22,7 +22,6 @@ from distex._core.codec import Codec
 from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import StreamConnection
-from distex._core.ring import peer_credentials
 from distex.errors import ProtocolError
 from distex.machine import loop_factory
 from distex.wire import serializers, versions
@@ -177,26 +176,20 @@ async def connect(config: Configure, worker: Runner, tls: ssl.SSLContext | None 
     loop = asyncio.get_running_loop()
     connection = StreamConnection(loop, worker, DEFAULT_LIMIT_BYTES)
     if config.unix_path:
-        await loop.create_unix_connection(lambda: connection, sock=_open_unix(config))
+        _check_private(os.path.dirname(config.unix_path))
+        await loop.create_unix_connection(lambda: connection, config.unix_path)
         if config.spin:
             connection.enable_polling()
     else:
         await loop.create_connection(lambda: connection, config.host, config.port, ssl=tls)
 
 
-def _open_unix(config: Configure) -> socket.socket:
-    """A connection to the pool's socket, on which nothing has been said."""
-    with contextlib.ExitStack() as failed:
-        sock = socket.socket(socket.AF_UNIX)
-        failed.callback(sock.close)
-        sock.connect(config.unix_path)
-        peer = peer_credentials(sock)
-        if config.shares_memory and peer is not None and peer[1] != os.geteuid():
-            # the folder was cleaned away, and somebody else has made one of that name
-            raise ConnectionRefusedError("another user has the pool's socket")
-        sock.setblocking(False)
-        failed.pop_all()
-    return sock
+def _check_private(folder: str) -> None:
+    """Raise ConnectionRefusedError if others than this user may enter the folder: the pool's was
+    cleaned away then, and somebody else has made one of that name."""
+    found = os.stat(folder)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ConnectionRefusedError(f"{folder} is not the pool's")
 
 
 def watch_forks(runner: LaneRunner) -> None:

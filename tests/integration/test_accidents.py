@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -512,21 +512,21 @@ def test_a_worker_does_not_trust_another_users_socket(make_pool, losses, monkeyp
     with make_pool(1, on_worker_lost=losses.append) as pool:
         folder = folder_of(pool)
         shutil.rmtree(folder)
-        folder.mkdir(mode=0o777)
-        listening = subprocess.Popen(
-            [sys.executable, "-c", "import os, socket, sys\nsock = socket.socket(socket.AF_UNIX)\n"
-             "os.setuid(65534)\nsock.bind(sys.argv[1])\nsock.listen()\nprint(flush=True)\n"
-             "print(sock.accept()[0].recv(1000))\n", folder / "pool"],
-            stdout=subprocess.PIPE, preexec_fn=lambda: folder.chmod(0o777))
-        try:
-            listening.stdout.readline()
-            monkeypatch.setattr(  # as it saw it before
+        folder.mkdir(mode=0o700)
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.bind(str(folder / "pool"))
+            stranger.listen()
+            os.chown(folder, 65534, 65534)
+            # as the pool saw it before
+            monkeypatch.setattr(
                 pool._home.supervisor.hosts[0].nanny, "is_reachable", lambda: True)
             kill_a_worker(pool)
             wait_until(losses.failures, "a worker to turn back")
-        finally:
-            assert listening.communicate()[0] == b"b''\n"
-            shutil.rmtree(folder)
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                stranger.accept()
+        shutil.rmtree(folder)
+        monkeypatch.undo()
         assert pool.submit(tasks.double, 1).result(20) == 2
 
 
