@@ -40,8 +40,9 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
     of methods work, from any thread and any loop.
 
     Args:
-        num_workers: local workers; 0: one for each usable CPU, or none if there are hosts, or if
-            workers may join (see localport).
+        num_workers: local workers; 0: one for each usable CPU, by this process's affinity and the
+            CPU quota of its control groups, or none if there are hosts, or if workers may join (see
+            localport).
         hosts: where remote workers run, one or several: ``"ssh://[user@]host[:port][/workers]"``,
             ``"host[:port][/workers]"`` where ``python -m distex.server`` runs, or a HostSpec with
             options.

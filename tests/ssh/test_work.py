@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -160,6 +161,55 @@ def test_options_come_from_the_users_configuration(sshd):
         config=sshd.client_config, python=sys.executable, working_directory=TESTS)
     with Pool(0, HostSpec("ssh://maxi/1", options)) as pool:
         assert pool.run(double, 1) == 2
+
+
+@pytest.mark.parametrize("missing", ["IdentityFile", "CertificateFile"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_key_that_is_missing_is_passed_over_as_by_ssh(sshd, missing, first):
+    lines = [f"  {missing} ~/no-such-key", f"  IdentityFile {sshd.user_key}"]
+    sshd.client_config.write_text("\n".join([
+        "Host maxi", "  HostName 127.0.0.1", f"  Port {sshd.port}",
+        *(lines if first else reversed(lines)), f"  UserKnownHostsFile {sshd.known_hosts}", ""]))
+    options = SshOptions(
+        config=sshd.client_config, python=sys.executable, working_directory=TESTS)
+    with Pool(0, HostSpec("ssh://maxi/1", options)) as pool:
+        assert pool.run(double, 1) == 2
+
+
+def test_all_keys_are_missing(sshd):
+    sshd.client_config.write_text(
+        f"Host maxi\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile ~/no-such-key\n"
+        f"  UserKnownHostsFile {sshd.known_hosts}\n")
+    options = SshOptions(config=sshd.client_config, python=sys.executable)
+    with pytest.raises(PoolStartError, match="does not let us log in"):
+        Pool(0, HostSpec("ssh://maxi/1", options))
+
+
+def test_a_key_that_the_pool_is_given_and_that_is_missing_is_an_error(sshd, tmp_path):
+    with pytest.raises(PoolStartError, match="no file"):
+        Pool(0, sshd.spec(1, client_keys=tmp_path / "none"))
+
+
+def look_at_hash():
+    return hash("distex"), os.environ.get("PYTHONHASHSEED")
+
+
+@pytest.mark.parametrize("there", ["", "5"])
+def test_workers_here_and_there_agree_on_hashes(make_sshd, there):
+    sshd = make_sshd(**({"PYTHONHASHSEED": there} if there else {}))
+    with Pool(1, sshd.spec(2)) as pool:
+        (seen, _), *others = pool.run_on_all(look_at_hash)
+        assert others == [(seen, there or None)] * 2
+        kill_nannies(pool)
+        assert {value for value, _ in pool.run_on_all(look_at_hash)} == {seen}
+
+
+def kill_nannies(pool):
+    number = pool.total_workers()
+    for nanny in set(pool.run_on_all(os.getppid)):
+        os.kill(nanny, signal.SIGKILL)
+    wait_until(lambda: not pool.total_workers(), "their loss")
+    wait_until(lambda: pool.total_workers() == number, "the new workers")
 
 
 def test_by_way_of_another_host(sshd):

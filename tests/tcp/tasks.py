@@ -30,6 +30,11 @@ def fail_if_unfit():
         fail()
 
 
+def fail_while_there(path):
+    if os.path.exists(path):
+        fail()
+
+
 def runs(path):
     """How many workers run wait_for() with this path, or have."""
     return len(list(Path(path).parent.glob(f"{Path(path).name}-*")))

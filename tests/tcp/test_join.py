@@ -12,7 +12,7 @@ import time
 import pytest
 from machine import DEADLINE, free_port, is_alive, wait_until
 
-from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost
+from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost, options
 from distex.commands.worker import Joiner
 from distex.launch.relay import socket_address
 from distex.options import CONNECT_TIMEOUT
@@ -41,6 +41,39 @@ def test_workers_join(listening, join):
         assert [worker.host for worker in pool.workers()] == [os.uname().nodename] * 2
     assert joiner.wait() == 0
     assert "connected to the pool" in joiner.log and "has ended" in joiner.log
+
+
+def look_at_hash():
+    return hash("distex"), os.environ.get("PYTHONHASHSEED")
+
+
+@pytest.mark.parametrize("there", [{}, {"PYTHONHASHSEED": "5"}], ids=["", "5"])
+def test_all_agree_on_hashes(listening, join, server, there):
+    """Those that are here, those that join, and those behind a server."""
+    with listening(1) as pool:
+        join(pool.address, workers=1, environment=there)
+        wait_for_workers(pool, 2)
+        pool.add_host(server.url(1))
+        here, joined, behind_server = pool.run_on_all(look_at_hash)
+        assert here == behind_server
+        assert joined == (here[0], there.get("PYTHONHASHSEED"))
+
+
+def test_a_worker_that_has_joined_is_replaced_when_its_initializer_fails_for_a_while(
+        listening, join, tmp_path, monkeypatch):
+    """It is not sent away."""
+    monkeypatch.setattr(options, "RECONNECT_DELAY_MAX", 0.2)
+    losses, trouble = [], tmp_path / "trouble"
+    with listening(
+            initializer=tasks.fail_while_there, initargs=(str(trouble),),
+            on_worker_lost=losses.append) as pool:
+        join(pool.address, workers=1)
+        wait_for_workers(pool, 1)
+        trouble.touch()
+        os.kill(pool.workers()[0].pid, signal.SIGKILL)
+        wait_until(lambda: len(losses) >= 3, "it to be tried again")
+        trouble.unlink()
+        assert pool.submit(tasks.double, 1).result() == 2
 
 
 def test_in_async_code(listening, join, loop):
