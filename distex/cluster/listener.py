@@ -82,6 +82,8 @@ class Listener:
             OSError: there is no folder for the socket.
         """
         async with self._opening:
+            if self._closed:
+                raise OSError("the pool has ended")
             if self._server is not None and self.local_is_open():
                 pass
             elif hasattr(socket, "AF_UNIX"):
@@ -118,7 +120,7 @@ class Listener:
     def local_is_open(self) -> bool:
         """Whether workers of this machine find the socket; the system may have cleaned it away, and
         somebody may have put another one in its place."""
-        return not self._unix_path or _identity(self._unix_path) == self._identity
+        return self._closed or not self._unix_path or _identity(self._unix_path) == self._identity
 
     async def open_tcp(self, local_address: str = "") -> tuple[str, int]:
         """Listen for workers of other machines, unless that is done already.

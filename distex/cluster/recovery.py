@@ -113,7 +113,7 @@ class Recovery:
 
         Those that fail together count as one failure.
         """
-        if host.refilling is None:
+        if host.refilling is None and not self._cluster.is_stopping:
             if failed:
                 host.failures_in_series += 1
             host.refilling = self._background(self._refill(host))

@@ -176,6 +176,8 @@ class Supervisor:
         """Have as many workers started on the host as it lacks; so many of them take the place of
         others that were ready."""
         assert host.wanted is not None and host.nanny is not None
+        if self._stopping is not None:
+            return
         if not host.nanny.is_reachable():
             self.recovery.reopen(host, successors)
             return

@@ -161,6 +161,8 @@ def test_few_files(program, limit):
 
 def test_too_few_files_are_an_error_that_says_so(tmp_path):
     output = run_script("""
+import resource
+
 from distex import Pool, PoolStartError
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
