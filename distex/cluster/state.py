@@ -53,11 +53,14 @@ class Cluster(Watcher, Protocol):
     """What the modules that change a pool's hosts need of its supervisor; see there."""
 
     loop: asyncio.AbstractEventLoop
-    listener: WorkerEndpoint
     settings: Settings
     hosts: "list[HostRecord]"
     running: bool
     workers_recycled: int
+
+    @property
+    def listener(self) -> WorkerEndpoint:
+        """Where workers come in."""
 
     @property
     def expected_workers(self) -> int:
