@@ -18,19 +18,20 @@ from weakref import WeakKeyDictionary
 
 from libc.stdint cimport uint64_t
 
-from distex._core.dispatch cimport Dispatcher, WorkerLink
+from distex._core.dispatch cimport Dispatcher, WorkerLink, complete
 from distex._core.framing cimport CALL, Buffer
 from distex._core.function_cache cimport CachedFunction
 from distex._core.functions cimport Function
 from distex._core.futures cimport FAILED, AsyncTask, ConcurrentTask
 from distex._core.inbox cimport Inbox
 from distex._core.lane cimport Lane
+from distex._core.names cimport any_noted
 from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Limits, Task
 
 from distex._core.lane import LaneClosed
 from distex.errors import PoolFull
-from distex.wire.exceptions import annotate
+from distex.remote_errors import annotate
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* obj)
@@ -110,7 +111,7 @@ cdef class Caller:
     cdef bint _goes_by_name(self, object func) except -1:
         cached = self.cached.get(func) if type(func) is FunctionType else None
         if cached is not None:
-            return not (<CachedFunction>cached).uses
+            return (<CachedFunction>cached).by_name
         return self.cache.goes_by_name(func)
 
     def call_async(self, func, tuple args, dict kwargs):
@@ -251,6 +252,9 @@ cdef class Caller:
                     exc, f"raised while the arguments of {task.function.name} were being pickled")
                 lane.error = exc
                 return 0
+            if any_noted():
+                task.function = complete(task.function)
+                lane.prepare(task.function)
             lane.out.frame(CALL, task.flags, task.function.id, id, scratch.data, scratch.size,
                            segments)
         return lane.exchange()

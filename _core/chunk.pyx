@@ -18,7 +18,7 @@ from distex._core.references cimport list_end, list_item, list_set
 from distex._core.task cimport Task
 
 from distex.errors import ProtocolError
-from distex.wire.exceptions import annotate
+from distex.remote_errors import annotate
 
 cdef enum:
     # what each chunk is meant to take that one is split into

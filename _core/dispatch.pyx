@@ -30,11 +30,13 @@ from distex._core.framing cimport (
 )
 from distex._core.functions cimport Function, FunctionTable
 from distex._core.inbox cimport Inbox
+from distex._core.names cimport any_noted
 from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Deadlines, Limits, Task
 
 from distex.errors import ProtocolError
-from distex.wire.exceptions import annotate, load_exception
+from distex._core.names import take_names
+from distex.remote_errors import annotate, load_exception
 
 cdef enum:
     # tiny tasks are sent ahead while what is on the worker takes less than this
@@ -46,6 +48,8 @@ cdef enum:
     FAR_PACK_NS = 400_000
     # how many busy links are looked at for the one with the least to do
     SCAN_LINKS = 32
+    # flags of FUNCTION: in front of it are the definitions that it needs
+    NEEDS = 1
     SLOT_BITS = 16
     SLOT_COUNT = 1 << 16
     # a chunk that has taken this many times what it was meant to, and more than AHEAD_NS, is shared
@@ -59,6 +63,36 @@ BALANCE_DELAY = 0.004
 LAG_DELAY = 0.004
 # seconds until a worker that has closed its lane is known to be dead, if it is
 LANE_GRACE = 1.0
+
+
+cdef int put_function(FrameWriter out, Function function) except -1:
+    """Write a function: in front of it the ids and serials of the definitions that it needs."""
+    cdef Buffer scratch
+    cdef uint32_t numbers[2]
+    if function.needs is None:
+        out.frame(FUNCTION, 0, function.serial, function.id,
+                  PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload),
+                  function.segments)
+        return 0
+    scratch = Buffer.__new__(Buffer)
+    numbers[0] = <uint32_t>len(function.needs)
+    scratch.put(<const char*>numbers, 4)
+    for need in function.needs:
+        numbers[0] = (<Function>need).id
+        numbers[1] = (<Function>need).serial
+        scratch.put(<const char*>numbers, 8)
+    scratch.put(PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload))
+    out.frame(FUNCTION, NEEDS, function.serial, function.id, scratch.data, scratch.size,
+              function.segments)
+    return 0
+
+
+cdef Function complete(Function function):
+    """The function with the definitions too that the arguments just pickled refer to."""
+    names = take_names()
+    if names.issubset(function.names) or function.table.extend is None:
+        return function
+    return function.table.extend(function, names)
 
 
 cdef class Machine:
@@ -167,13 +201,7 @@ cdef class WorkerLink(FrameHandler):
         cdef Buffer scratch = None
         cdef list segments = None
         if function is not self.latest:
-            if function.id not in self.known:
-                out.frame(FUNCTION, 0, function.serial, function.id,
-                          PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload),
-                          function.segments)
-                self.known[function.id] = function.links
-                function.links.append(self)
-            self.latest = function
+            self._teach(function)
         mark = out.begin(<Kind>task.kind, 0, function.id, 0)
         if not task.put_native(out, dispatcher.codec):
             out.size = mark
@@ -188,6 +216,11 @@ cdef class WorkerLink(FrameHandler):
             if self.lost:  # while pickling
                 dispatcher.queue.appendleft(task)
                 return 0
+            if any_noted():
+                function = complete(function)
+                if function is not task.function:
+                    task.function = function
+                    self._teach(function)
         # only now, as pickling may have sent other tasks: ids rise in the order of the frames
         if self.free_slots:
             slot = self.free_slots.pop()
@@ -212,6 +245,22 @@ cdef class WorkerLink(FrameHandler):
         else:
             out.frame(<Kind>task.kind, task.flags, function.id, task.wire_id,
                       scratch.data, scratch.size, segments)
+        return 0
+
+    cdef int _teach(self, Function function) except -1:
+        """Send the function, and the definitions that it needs, unless the worker has them."""
+        if function.id not in self.known:
+            for need in function.needs or ():
+                if (<Function>need).id not in self.known:
+                    self._send_function(<Function>need)
+            self._send_function(function)
+        self.latest = function
+        return 0
+
+    cdef int _send_function(self, Function function) except -1:
+        put_function(self.out, function)
+        self.known[function.id] = function.links
+        function.links.append(self)
         return 0
 
     cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept:

@@ -29,7 +29,7 @@ from distex._core.framing cimport (
 )
 from distex._core.references cimport owned
 from distex.errors import ProtocolError, TaskInterrupted
-from distex.wire.exceptions import annotate
+from distex.remote_errors import annotate
 
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object obj)
@@ -48,7 +48,8 @@ cdef enum:
     # results of a chunk are sent on when they are this many bytes or segments
     RESULTS_BYTES = 256 * 1024
     RESULTS_SEGMENTS = 256
-    # flags: see dispatch.pyx and futures.pyx
+    # flags: see dispatch.pyx, task.pyx and chunk.pyx
+    NEEDS = 1
     PACKED = 1
     SPREAD = 1
     FROM_COROUTINE = 1
@@ -63,8 +64,12 @@ cdef enum:
     ITEM = 4
 
 
+# raised whenever a definition in __main__ is replaced; 0: never
+cdef uint64_t main_epoch = 1
+
+
 cdef class Entry:
-    """A function that the pool sent."""
+    """A function, or a definition, that the pool sent."""
 
     cdef object load(self, object loads):
         if self.function is None:
@@ -160,7 +165,12 @@ cdef class Runner(FrameHandler):
             entry = self.entries.get((header.id, header.aux))
             if entry is None:
                 entry = Entry.__new__(Entry)
-                entry.payload = PyBytes_FromStringAndSize(body, header.length)
+                if header.flags & NEEDS:
+                    body += self._read_needs(entry, body, header.length)
+                    entry.payload = PyBytes_FromStringAndSize(
+                        body, header.length - 4 - 8 * len(entry.needs))
+                else:
+                    entry.payload = PyBytes_FromStringAndSize(body, header.length)
                 entry.segments = segments
                 entry.slow_ns = 2 * SLOW_NS
                 self.entries[header.id, header.aux] = entry
@@ -174,6 +184,34 @@ cdef class Runner(FrameHandler):
         if kind == RECALL:
             return self._give_back()
         return FrameHandler.on_frame(self, header, body, segments)
+
+    cdef Py_ssize_t _read_needs(self, Entry entry, const char* body, Py_ssize_t length) except -1:
+        """Read which definitions a function needs: how many bytes that takes."""
+        cdef uint32_t count, i
+        cdef uint32_t numbers[2]
+        cdef Entry need
+        if length >= 4:
+            memcpy(&count, body, 4)
+        if length < 4 or count > (length - 4) // 8:
+            raise ProtocolError("a function ends before the definitions that it needs")
+        entry.needs = []
+        for i in range(count):
+            memcpy(numbers, body + 4 + 8 * i, 8)
+            need = self.entries.get((numbers[0], numbers[1]))
+            if need is None:
+                raise ProtocolError(f"a function needs definition {numbers[0]}, which was not sent")
+            entry.needs.append(need)
+        return 4 + 8 * <Py_ssize_t>count
+
+    cdef int _define(self, Entry entry) except -1:
+        """Have __main__ be what the function needs; see worker/main_module.py."""
+        global main_epoch
+        cdef Entry need
+        if self.define is not None and self.define(
+                [need.load(self.read_definition) for need in entry.needs]):
+            main_epoch += 1
+        entry.epoch = main_epoch
+        return 0
 
     cdef int on_batch_end(self) except -1:
         if self.queue and not self.scheduled:
@@ -316,6 +354,8 @@ cdef class Runner(FrameHandler):
         if self.page[STARTED] < id:
             self.page[STARTED] = id
         try:
+            if entry.needs is not None and entry.epoch != main_epoch:
+                self._define(entry)
             function = entry.function
             if function is None:
                 function = entry.load(self.load_function)
@@ -380,6 +420,8 @@ cdef class Runner(FrameHandler):
         if newest:
             page[STARTED] = job.id
         try:
+            if entry.needs is not None and entry.epoch != main_epoch:
+                self._define(entry)
             function = entry.load(self.load_function)
             if job.results is None:
                 if job.cursor.end - job.cursor.data < 4:

@@ -20,12 +20,55 @@ cpdef object current_value(object place, str name):
     """
     if isinstance(place, dict):
         return place.get(name, MISSING)
+    if isinstance(place, Check):
+        return place if place.is_current() else MISSING
     if type(place) is CellType:
         try:
             return place.cell_contents
         except ValueError:  # empty
             return MISSING
     return getattr(place, name)
+
+
+cdef class Check:
+    """Stands for something that may change from within, as a place of uses."""
+
+    def is_current(self):
+        """Whether it is what it was."""
+        raise NotImplementedError
+
+
+cdef class Snapshot(Check):
+    """Containers, with what was in each: the same objects, in the same order.
+
+    Args:
+        containers: lists, dictionaries and the like.
+    """
+
+    def __init__(self, list containers):
+        self.parts = [(container, _content(container)) for container in containers]
+
+    def is_current(self):
+        """Whether all contain what they did."""
+        cdef tuple part, now, then
+        cdef Py_ssize_t i
+        for part in self.parts:
+            now = _content(part[0])
+            then = part[1]
+            if len(now) != len(then):
+                return False
+            for i in range(len(now)):
+                if now[i] is not then[i]:
+                    return False
+        return True
+
+
+cdef tuple _content(container):
+    if isinstance(container, (list, set)):
+        return tuple(container)
+    if isinstance(container, bytearray):
+        return tuple(container)
+    return (*container.keys(), *container.values())
 
 
 cdef class CachedFunction:

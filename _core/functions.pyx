@@ -4,6 +4,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from distex._core.inbox cimport Inbox
 
+cdef object NO_NAMES = frozenset()
+
 cdef enum:
     # a measurement over this many calls is taken as it is
     SURE_CALLS = 16
@@ -45,6 +47,7 @@ cdef class Function:
         table.serial += 1
         self.serial = table.serial
         self.table = table
+        self.names = NO_NAMES
 
     def __del__(self):
         if self.table is not None:

@@ -16,6 +16,7 @@ import os
 from asyncio import CancelledError
 
 from distex._core.codec cimport Codec, Cursor
+from distex._core.dispatch cimport put_function
 from distex._core.functions cimport Function
 from distex._core.framing cimport (
     CANCELLED, ERROR, FORGET, FUNCTION, RESULT, Detour, FrameHandler, FrameReader, FrameWriter,
@@ -25,7 +26,7 @@ from distex._core.polling cimport recv_soon
 from distex._core.ring cimport RingPair
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex.errors import ProtocolError
-from distex.wire.exceptions import annotate, load_exception
+from distex.remote_errors import annotate, load_exception
 
 cdef extern from *:
     """
@@ -187,16 +188,17 @@ cdef class Lane(FrameHandler):
         """Send the function along if the worker does not have it."""
         cdef Function function = func
         self.name = function.name
-        if function.id in self.known:
-            return 0
-        if len(self.known) >= KNOWN_FUNCTIONS:
-            id = next(iter(self.known))
-            del self.known[id]
-            self.out.frame(FORGET, 0, 0, id, NULL, 0, None)
-        self.out.frame(FUNCTION, 0, function.serial, function.id,
-                       PyBytes_AS_STRING(function.payload), PyBytes_GET_SIZE(function.payload),
-                       function.segments)
-        self.known[function.id] = function
+        if function.id not in self.known:
+            for need in function.needs or ():
+                if (<Function>need).id not in self.known:
+                    put_function(self.out, <Function>need)
+                    self.known[(<Function>need).id] = need
+            put_function(self.out, function)
+            self.known[function.id] = function
+            while len(self.known) > KNOWN_FUNCTIONS + len(function.needs or ()):
+                id = next(iter(self.known))
+                del self.known[id]
+                self.out.frame(FORGET, 0, 0, id, NULL, 0, None)
         return 0
 
     cdef int exchange(self) except -1:

@@ -13,7 +13,7 @@ from distex._core.framing cimport CALL, Buffer
 from distex._core.semaphore cimport Semaphore
 
 from distex.errors import ProtocolError
-from distex.wire.exceptions import annotate
+from distex.remote_errors import annotate
 
 cdef enum:
     # flags of CALL: arguments and keyword arguments are one value

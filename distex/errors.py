@@ -12,7 +12,7 @@
 
     TaskInterrupted           a BaseException: ends a plain function that is cancelled
 
-A task's own exception reaches the caller as itself; see wire/exceptions.py.
+A task's own exception reaches the caller as itself; see remote_errors.py.
 """
 
 from concurrent.futures import BrokenExecutor

@@ -8,6 +8,10 @@ from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Task
 
 
+cdef int put_function(FrameWriter out, Function function) except -1
+cdef Function complete(Function function)
+
+
 cdef class Machine:
     cdef readonly bint is_local
     # that the workers may use; 0: not known
@@ -63,6 +67,8 @@ cdef class WorkerLink(FrameHandler):
     cdef int _leave_busy(self) except -1
     cdef int _list_idle(self) except -1
     cdef int send(self, Task task) except -1
+    cdef int _teach(self, Function function) except -1
+    cdef int _send_function(self, Function function) except -1
     cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept
     cdef int spend(self, uint32_t calls) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task) except -1

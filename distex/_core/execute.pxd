@@ -10,6 +10,9 @@ cdef class Entry:
     cdef bytes payload
     cdef list segments
     cdef object function
+    # definitions that have to be in force when it is called, or None; when they were last
+    cdef list needs
+    cdef uint64_t epoch
     # what a slow call takes lately, in nanoseconds: results are sent before such a one
     cdef double slow_ns
 
@@ -47,6 +50,10 @@ cdef class Runner(FrameHandler):
     cdef readonly object loop
     cdef Codec codec
     cdef object load_function
+    # read_definition(payload, segments) gives what define() takes a list of; define() says whether
+    # anything has changed
+    cdef public object read_definition
+    cdef public object define
     cdef readonly object dump_error
     # those that may be called by this connection, by id; all that the worker has by any
     cdef dict functions
@@ -73,6 +80,8 @@ cdef class Runner(FrameHandler):
 
     cdef int _leave_loop(self) except -1
     cdef int _enter_loop(self) except -1
+    cdef Py_ssize_t _read_needs(self, Entry entry, const char* body, Py_ssize_t length) except -1
+    cdef int _define(self, Entry entry) except -1
     cdef int _begin_turn(self) except -1
     cdef int _flush(self) except -1
     cdef bint _send_now(self, Entry entry)

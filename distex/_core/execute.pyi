@@ -17,6 +17,8 @@ class Job: ...
 @disjoint_base
 class Runner(FrameHandler):
     forked: bool
+    read_definition: Callable[[Any, list[Any] | None], Any] | None
+    define: Callable[[list[Any]], bool] | None
     def __init__(
         self,
         loop: AbstractEventLoop,

@@ -10,8 +10,16 @@ from distex._core.functions import Function
 MISSING: object
 
 def current_value(place: Any, name: str) -> Any: ...
+class Check:
+    def is_current(self) -> bool: ...
+
+@disjoint_base
+class Snapshot(Check):
+    def __init__(self, containers: list[Any]) -> None: ...
+
 @disjoint_base
 class CachedFunction:
+    by_name: bool
     def __init__(
         self, func: Callable[..., Any], function: Function, uses: list[tuple[Any, str, Any]]
     ) -> None: ...

@@ -17,6 +17,11 @@ cdef class Function:
     cdef public bint takes_lane
     # what one call costs a worker, in nanoseconds, from what was measured; 0: not known yet
     cdef readonly double cost_ns
+    # definitions that the worker has to have before it calls it, each a Function too, and the names
+    # in __main__ that they define; which entry of a cache it is from
+    cdef public list needs
+    cdef public object names
+    cdef public object key
     cdef FunctionTable table
     # the workers that have been sent it
     cdef list links
@@ -29,6 +34,8 @@ cdef class FunctionTable:
     cdef list free_ids
     cdef uint32_t next_id
     cdef uint32_t serial
+    # gives a Function that has the definitions of more names: extend(function, names), or None
+    cdef public object extend
     # of the pool's loop
     cdef Inbox inbox
     cdef unsigned long thread

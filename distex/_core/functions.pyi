@@ -1,5 +1,6 @@
 """What Python code sees of _core/functions.pyx."""
 
+from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import disjoint_base
@@ -8,12 +9,16 @@ from distex._core.inbox import Inbox
 
 @disjoint_base
 class FunctionTable:
+    extend: Callable[[Function, set[str]], Function] | None
     def __init__(self, inbox: Inbox) -> None: ...
 
 @disjoint_base
 class Function:
     is_async: bool
     takes_lane: bool
+    needs: list[Function] | None
+    names: frozenset[str]
+    key: Any
     def __init__(
         self,
         table: FunctionTable,

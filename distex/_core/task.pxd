@@ -36,7 +36,7 @@ cdef class Deadlines:
 
 
 cdef class Task:
-    cdef readonly Function function
+    cdef public Function function
     cdef readonly tuple args
     cdef readonly dict kwargs
     # where it is: on a worker under wire_id, or waiting (None)

@@ -1,14 +1,15 @@
 """FunctionCache: pickles each function once, and again when what it uses has changed.
 
-What the workers can import is kept, pickled, as it is. A function that goes by value (from
-``__main__``, a lambda, a closure) takes with it what it refers to; it is pickled again as soon as a
-global or a closure variable that it uses means another object. If it refers to something that may
-change from within, such as a list, or is an object of another kind, it is pickled for every call,
-or for every map.
+What workers can import is kept, pickled, as it is, and so is what ``__main__`` defines, with the
+definitions that it needs; see definitions.py. A function that goes by value (a lambda, a closure)
+takes with it what it refers to; it is pickled again as soon as a global or a closure variable that
+it uses means another object. If it refers to something that may change unnoticed it is pickled for
+every call, or for every map.
 """
 
 import copyreg
 import inspect
+import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -18,12 +19,13 @@ from typing import Any
 
 from distex._core.function_cache import MISSING, CachedFunction, current_value
 from distex._core.functions import Function, FunctionTable
+from distex._core.names import take_names
+from distex.client.definitions import IMMUTABLE, Definitions, Uses, watch
 from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
-from distex.wire.exceptions import annotate
-from distex.wire.serializers import LAZY, PROTOCOL, Serializer, by_value
+from distex.remote_errors import annotate
+from distex.wire.definitions import LAZY, main_globals, main_name
+from distex.wire.serializers import PROTOCOL, Segments, Serializer, by_value
 
-# no subclasses: these may have attributes
-_IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range}
 # equal only if they are the same, though some are another object each time
 _COMPARED = {FunctionType, BuiltinFunctionType, MethodType}
 
@@ -78,15 +80,23 @@ def _names(code: CodeType) -> set[str]:
     return names
 
 
-def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
+def _uses(func: Any, mirrored: bool) -> list[tuple[Any, str, Any]] | None:
     """All that a function refers to, and the functions that it refers to; None: something of it may
-    change without being replaced."""
+    change without being replaced.
+
+    Args:
+        func: the function.
+        mirrored: whether what is found in ``__main__`` goes by name, see definitions.py.
+    """
     uses: list[tuple[Any, str, Any]] = []
+    within: list[Any] = []  # what may change from within
     seen: set[int] = set()
     todo = [func]
     while todo:
         value = todo.pop()
-        if id(value) in seen or type(value) in _IMMUTABLE or _goes_by_name(value):
+        if id(value) in seen or type(value) in IMMUTABLE or _goes_by_name(value):
+            continue
+        if mirrored and main_name(value) is not None:
             continue
         seen.add(id(value))
         if type(value) is tuple:
@@ -95,11 +105,17 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
         if type(value) is BuiltinFunctionType:
             todo.append(value.__self__)
             continue
-        if type(value) is not FunctionType or value.__dict__ or value.__kwdefaults__:
-            return None
+        if type(value) is MethodType and mirrored:
+            todo += [value.__self__, value.__func__]
+            continue
+        if type(value) is not FunctionType:
+            within.append(value)
+            continue
+        within += [value.__dict__, value.__kwdefaults__]
         places: list[tuple[Any, str]] = [(value, "__code__"), (value, "__defaults__")]
         places += [(cell, "") for cell in value.__closure__ or ()]
-        places += [(value.__globals__, name) for name in _names(value.__code__)]
+        if not mirrored or value.__globals__ is not main_globals():
+            places += [(value.__globals__, name) for name in _names(value.__code__)]
         for place, name in places:
             meant = current_value(place, name)
             if type(meant) is LAZY:  # imported once it is used, as it is here
@@ -107,6 +123,13 @@ def _uses(func: Any) -> list[tuple[Any, str, Any]] | None:
             uses.append((place, name, meant))
             if meant is not MISSING:
                 todo.append(meant)
+    if not mirrored:
+        return None if any(within) else uses
+    if within:
+        if (snapshot := watch(
+                within, lambda item: _goes_by_name(item) or main_name(item) is not None)) is None:
+            return None
+        uses.append((snapshot, "", snapshot))
     return uses
 
 
@@ -118,17 +141,22 @@ class FunctionCache:
         serializer: what functions are pickled with.
         unwraps: whether the data's serializer can take what a bound method or a partial holds, so
             that calling it may be calling a plain function with more arguments.
+        mirrored: whether what is found in ``__main__`` goes by name, see definitions.py.
     """
 
     def __init__(
-        self, table: FunctionTable, serializer: Serializer, unwraps: bool = False
+        self, table: FunctionTable, serializer: Serializer, unwraps: bool = False,
+        mirrored: bool = True,
     ) -> None:
         self._table = table
+        self._mirrored = mirrored
+        self._definitions = Definitions(table)
+        table.extend = self._extend
         self._dumps = serializer.dumps
         self.unwraps = unwraps
         # by identity: functions and methods compare by it, others are here by their id
         self.cached: dict[Any, CachedFunction] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, func: Callable[..., Any]) -> Function:
         """The function in the form that workers are sent.
@@ -140,32 +168,72 @@ class FunctionCache:
         cached = self.cached.get(key)
         if cached is not None and cached.is_current():
             return cached.function
-        # before it is pickled, so that a change in between is seen the next time
-        uses = _uses(func) if callable(func) else None
-        function = self._pickle(func)
-        if uses is not None:
-            function.takes_lane = (
-                len(function.payload) <= LANE_FUNCTION_BYTES and not function.segments)
-            with self._lock:
-                _evict_oldest(self.cached)
-                self.cached[key] = CachedFunction(func, function, uses)
+        with self._lock:
+            # before it is pickled, so that a change in between is seen the next time
+            uses = _uses(func, self._mirrored) if callable(func) else None
+            function, names = self._pickle(func)
+            if names:
+                function.needs, function.names, more = self._definitions.closure(names)
+                uses = None if uses is None else uses + more
+            if uses is not None:
+                self._keep(key, func, function, uses)
         return function
 
-    def goes_by_name(self, func: Any) -> bool:
-        """Whether pickle makes of it no more than a name that the workers import."""
-        return _goes_by_name(func)
+    def _keep(self, key: Any, func: Any, function: Function, uses: Uses) -> None:
+        function.takes_lane = (
+            len(function.payload) <= LANE_FUNCTION_BYTES and not function.segments)
+        function.key = key
+        _evict_oldest(self.cached)
+        cached = self.cached[key] = CachedFunction(func, function, uses)
+        cached.by_name = self.goes_by_name(func)
 
-    def _pickle(self, func: Callable[..., Any]) -> Function:
+    def _extend(self, function: Function, names: set[str]) -> Function:
+        """Give the function again, with what its arguments need too."""
+        with self._lock:
+            cached = self.cached.get(function.key)
+            if (cached is not None and cached.is_current()
+                    and cached.function.payload == function.payload
+                    and names <= cached.function.names):
+                return cached.function
+            needs, found, uses = self._definitions.closure(names | function.names)
+            extended = Function(
+                self._table, function.name, function.payload, function.segments,
+                function.is_async)
+            extended.needs, extended.names, extended.key = needs, found, function.key
+            if cached is not None and cached.function is function:
+                self._keep(function.key, cached.func, extended, cached.uses + uses)
+            return extended
+
+    def pack(self, obj: Any, segments: Segments) -> bytes:
+        """Pickle an object together with the definitions that it needs; for unpack() of
+        worker/main_module.py."""
+        with self._lock:
+            take_names()
+            payload = self._dumps(obj, segments)
+            own = len(segments)
+            packed = []
+            for data, buffers in self._definitions.packed(take_names()):
+                packed.append((data, len(buffers)))
+                segments.extend(buffers)
+        return pickle.dumps((payload, own, packed), PROTOCOL)
+
+    def goes_by_name(self, func: Any) -> bool:
+        """Whether pickle makes of it no more than a name that the workers have."""
+        return _goes_by_name(func) or (self._mirrored and main_name(func) is not None)
+
+    def _pickle(self, func: Callable[..., Any]) -> tuple[Function, set[str]]:
         segments: list[Any] = []
+        take_names()
         name = function_name(func)
         try:
             payload = self._dumps(func, segments)
         except Exception as exc:
             annotate(exc, f"raised while the function {name} was being pickled")
             raise
-        with self._lock:
-            return Function(
-                self._table, name, payload, segments, inspect.iscoroutinefunction(func))
+        names = take_names() if self._mirrored else set()
+        function = Function(
+            self._table, name, payload, segments, inspect.iscoroutinefunction(func))
+        return function, names
 
     def clear(self) -> None:
         """Let go of all functions."""

@@ -25,6 +25,7 @@ from distex.client.running_pool import RunningPool
 from distex.cluster.settings import Settings
 from distex.cluster.supervisor import Supervisor
 from distex.machine import loop_factory, open_standard_files
+from distex.options import PickleType
 from distex.wire import serializers
 
 T = TypeVar("T")
@@ -110,7 +111,9 @@ class Home:
             supervisor.dispatcher.functions,
             serializers.for_functions(self.settings.func_pickle),
             unwraps=serializers.is_as_able(self.settings.data_pickle, self.settings.func_pickle),
+            mirrored=self.settings.func_pickle != PickleType.dill,
         )
+        supervisor.pack = self._functions.pack
         self._running = running
         weakref.finalize(self, running.abandon).atexit = False
         if running.thread is not None:

@@ -33,8 +33,8 @@ from distex.cluster.settings import Settings
 from distex.cluster.starting import StartWatch
 from distex.cluster.state import HostRecord, Statistics, WorkerRecord
 from distex.errors import HostError, PoolClosed, PoolStartError, ProtocolError, WorkerLost
+from distex.remote_errors import load_exception
 from distex.wire import messages, serializers, versions
-from distex.wire.exceptions import load_exception
 from distex.wire.output import OutputLine, sink
 
 logger = logging.getLogger("distex")
@@ -63,6 +63,9 @@ class Supervisor:
         self.workers_recycled: int = 0
         self.tasks_lost: int = 0
         self.initializer: tuple[bytes, list[Any]] = (b"", [])
+        # pickles an object with all that it needs of __main__; the pool's home replaces it
+        self.pack: Callable[[Any, list[Any]], bytes] = serializers.for_functions(
+            settings.func_pickle).dumps
         self.scaling: Scaling = Scaling(self)
         self.recovery: Recovery = Recovery(self, self.scaling)
         self.start_watch: StartWatch = StartWatch(self, self.recovery, settings.start_timeout)
@@ -110,8 +113,7 @@ class Supervisor:
     async def _prepare(self) -> None:
         if self.settings.initializer is not None:
             segments: list[Any] = []
-            functions = serializers.for_functions(self.settings.func_pickle)
-            self.initializer = functions.dumps(self.settings.initializer, segments), segments
+            self.initializer = self.pack(self.settings.initializer, segments), segments
         self.raise_file_limit()
         if self.settings.may_be_joined:
             await self.listener.open_tcp()

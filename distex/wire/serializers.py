@@ -8,25 +8,22 @@ Large buffers, such as the data of an array, go out of band (pickle protocol 5):
 list of segments and sent from where they lie.
 """
 
-import functools
 import importlib
 import io
 import pickle
 import sys
-import types
 from collections.abc import Callable
-from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
+from distex._core.names import names_in, note_names
 from distex.options import PickleType
+from distex.wire import definitions
 
 PROTOCOL = 5
 SEGMENT_MIN_BYTES = 4096  # a smaller buffer is not worth a segment of its own
 SEGMENTS_MAX = 1024  # in one frame, see framing.pyx
 # opcodes without effect, right behind the protocol: something in the pickle is from __main__
 FROM_MAIN = b"N0"
-# what stands in a module's globals for what a lazy import has not imported yet; since CPython 3.15
-LAZY = getattr(types, "LazyImportType", None)
 
 Segments = list[Any]  # contiguous buffers
 
@@ -45,7 +42,7 @@ class Serializer(NamedTuple):
     keeps_types: bool
 
 
-def _collector(segments: Segments | None) -> Callable[[pickle.PickleBuffer], bool] | None:
+def collector(segments: Segments | None) -> Callable[[pickle.PickleBuffer], bool] | None:
     """A callback that has pickle leave large buffers out."""
     if segments is None:
         return None
@@ -63,11 +60,18 @@ def _collector(segments: Segments | None) -> Callable[[pickle.PickleBuffer], boo
 def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     before = len(segments) if segments is not None else 0
     try:
-        data = pickle.dumps(obj, PROTOCOL, buffer_callback=_collector(segments))
-        if b"__main__" not in data and not _names_by_value(data):
-            return data
+        data = pickle.dumps(obj, PROTOCOL, buffer_callback=collector(segments))
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
+    else:
+        if b"__main__" not in data:
+            if not _names_by_value(data):
+                return data
+        elif not _names_by_value(data):
+            names = names_in(data)
+            if names is not None and all(map(definitions.is_known, names)):
+                note_names(names)
+                return data
     if segments is not None:
         del segments[before:]
     return _cloudpickle_dumps(obj, segments)
@@ -91,51 +95,10 @@ def _names_by_value(data: bytes) -> bool:
 
 def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     file = io.BytesIO()
-    _cloud_pickler()(file, PROTOCOL, buffer_callback=_collector(segments)).dump(obj)
+    definitions.cloud_pickler()(
+        file, PROTOCOL, buffer_callback=collector(segments)).dump(obj)
     data = file.getvalue()
     return data[:2] + FROM_MAIN + data[2:] if b"__main__" in data else data
-
-
-@functools.cache
-def _cloud_pickler() -> Any:
-    """cloudpickle's, but for methods of classes: by themselves these are no globals of a module, so
-    their functions would go by value, each with globals of its own."""
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is MethodType and isinstance(cls := obj.__self__, type):
-                name = obj.__name__
-                if getattr(cls, name, None) == obj:
-                    return getattr, (cls, name)
-            if type(obj) is LAZY:
-                return _itself, (obj.resolve(),)
-            try:
-                return super().reducer_override(obj)
-            except Exception:
-                if type(obj) is not FunctionType or sys.version_info < (3, 14):
-                    raise
-                return super().reducer_override(_with_annotations_as_text(obj))
-
-    return Pickler
-
-
-def _itself(obj: Any) -> Any:
-    return obj
-
-
-def _with_annotations_as_text(func: FunctionType) -> FunctionType:
-    """The same function for cloudpickle, which has annotations evaluated. From CPython 3.14 on they
-    may refer to what is not there, such as what is imported for type checkers only."""
-    annotationlib = importlib.import_module("annotationlib")
-    same = FunctionType(
-        func.__code__, func.__globals__, func.__name__, func.__defaults__, func.__closure__)
-    same.__dict__.update(func.__dict__)
-    for name in ("__kwdefaults__", "__module__", "__qualname__", "__doc__"):
-        setattr(same, name, getattr(func, name))
-    same.__annotations__ = annotationlib.get_annotations(
-        func, format=annotationlib.Format.STRING)
-    return same
 
 
 def _pickle_loads(data: Any, segments: Segments | None = None) -> Any:

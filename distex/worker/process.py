@@ -24,8 +24,8 @@ from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import StreamConnection
 from distex.errors import ProtocolError
 from distex.machine import loop_factory
+from distex.remote_errors import dump_exception
 from distex.wire import serializers, versions
-from distex.wire.exceptions import dump_exception
 from distex.wire.messages import (
     Configure,
     Hello,
@@ -37,7 +37,8 @@ from distex.wire.messages import (
     encode,
 )
 from distex.worker import interrupts
-from distex.worker.main_module import MainModule
+from distex.worker.main_module import Loader, read_definition
+from distex.worker.main_module import main as main_module
 from distex.worker.status_page import PAGE_BYTES
 
 HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
@@ -66,15 +67,17 @@ class LaneRunner(Runner):
     ) -> None:
         data = serializers.for_data(config.data_pickle)
         dumps = serializers.for_data(0).dumps
-        self.load = MainModule(serializers.for_functions(config.func_pickle)).loads
+        self.load = Loader(serializers.for_functions(config.func_pickle)).loads
         super().__init__(
             loop,
-            Codec(data.dumps, MainModule(data).loads, data.keeps_types),
+            Codec(data.dumps, Loader(data).loads, data.keeps_types),
             self.load,
             functools.partial(dump_exception, dumps=lambda exc: dumps(exc, None)),
             page,
             config.spin,
         )
+        self.read_definition = read_definition
+        self.define = main_module.define
         self.config = config
         self.number = number
         self.shared_page = page
@@ -148,7 +151,7 @@ class Worker(LaneRunner):
     def _initialize(self, initializer: bytes, segments: list[Any]) -> None:
         """Call the initializer as a plain function, which sees no running loop."""
         try:
-            function, args = self.load(initializer, segments)
+            function, args = main_module.unpack(initializer, segments, self.load)
             asyncio._set_running_loop(None)
             try:
                 result = function(*args)
@@ -220,6 +223,7 @@ def main(
         page: shared with the nanny, see status_page.py.
         tls: for a pool that is reached by TCP.
     """
+    main_module.install()
     loop = loop_factory(config.loop_type)()
     worker = Worker(loop, config, number, page)
     watch_forks(worker)

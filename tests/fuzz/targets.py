@@ -19,6 +19,7 @@ from unittest import mock
 
 from reference.framing import BadFrame, Frame, decode, encode
 
+from distex import remote_errors
 from distex._core.chunk import ChunkTask
 from distex._core.codec import Codec
 from distex._core.framing import FrameHandler, FrameReader
@@ -30,7 +31,7 @@ from distex.cluster.settings import Settings
 from distex.cluster.state import WorkerRecord
 from distex.cluster.supervisor import Supervisor
 from distex.errors import ProtocolError
-from distex.wire import exceptions, messages, serializers
+from distex.wire import messages, serializers
 from distex.wire.messages import Configure, Hello, NannyHello, Ready, Spawn, Unpacker, Welcome, pack
 from distex.worker import process
 from distex.worker.status_page import StatusPages
@@ -64,7 +65,7 @@ loads = Loads()
 
 
 class Functions:
-    """Stands in for a MainModule."""
+    """Stands in for a Loader."""
 
     def loads(self, data: Any, segments: Any = None) -> Callable[..., Any]:
         number = loads.loads(data)
@@ -84,10 +85,10 @@ async def coroutine(*args: Any, **kwargs: Any) -> Any:
 def nothing_is_unpickled() -> Iterator[None]:
     """For as long as targets are used: what a fuzzer has pickled must not run."""
     with (
-        mock.patch.object(exceptions.load_exception, "__defaults__", (None, loads.loads)),
+        mock.patch.object(remote_errors.load_exception, "__defaults__", (None, loads.loads)),
         mock.patch.object(serializers, "for_data", return_value=loads.serializer),
         mock.patch.object(handshake, "DEFAULT_LIMIT_BYTES", LIMIT),
-        mock.patch.object(process, "MainModule", return_value=Functions()),
+        mock.patch.object(process, "Loader", return_value=Functions()),
     ):
         yield
 

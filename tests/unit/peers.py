@@ -15,8 +15,8 @@ from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameReader
 from distex._core.functions import Function
 from distex._core.futures import AsyncTask
 from distex._core.protocol import Connection
+from distex.remote_errors import dump_exception
 from distex.wire import serializers
-from distex.wire.exceptions import dump_exception
 
 RESULT, PART, ERROR, CANCELLED = 3, 4, 5, 6
 FUNCTION, FORGET, CALL, CHUNK, CANCEL, BYE = 8, 9, 10, 11, 12, 13

@@ -28,7 +28,7 @@ from reference.framing import Frame
 
 from distex._core.dispatch import LAG_DELAY, Machine
 from distex.errors import ProtocolError
-from distex.wire.exceptions import RemoteTraceback
+from distex.remote_errors import RemoteTraceback
 
 
 def kinds(frames):

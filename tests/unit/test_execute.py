@@ -32,8 +32,8 @@ from distex._core.execute import Runner
 from distex._core.framing import DEFAULT_LIMIT_BYTES
 from distex._core.protocol import Connection
 from distex.errors import ProtocolError, RemoteException
+from distex.remote_errors import dump_exception, load_exception
 from distex.wire import serializers
-from distex.wire.exceptions import dump_exception, load_exception
 from distex.worker.status_page import ITEM, PAGE_BYTES, STARTED
 
 functions = serializers.for_functions(1)

@@ -253,8 +253,8 @@ def test_which_functions_take_a_lane(cache):
     assert cache.get(importable).takes_lane
     assert cache.get(script("def f(): return 1")["f"]).takes_lane
     assert not cache.get(lambda: large).takes_lane
-    assert not cache.get(Adder(1)).takes_lane
-    assert not cache.get(script("K = []\ndef f(): return K")["f"]).takes_lane
+    assert cache.get(Adder(1)).takes_lane
+    assert cache.get(script("K = []\ndef f(): return K")["f"]).takes_lane
 
 
 def test_an_empty_cell(cache):

@@ -1,0 +1,118 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Which names of ``__main__`` a pickle refers to: read from the pickle, or noted while it is made.
+
+    names_in(pickle) ──> note_names ──for this thread──> take_names, by whoever sends the pickle
+
+It reads the opcodes that pickle's own C implementation writes, see pickletools in the standard
+library.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cdef enum:
+    # how the argument of an opcode is laid out: a number of bytes, or a length before it
+    LENGTH_1 = -1
+    LENGTH_4 = -4
+    LENGTH_8 = -8
+    UNKNOWN = -99
+
+cdef int[256] ARGUMENTS
+cdef int _i
+for _i in range(256):
+    ARGUMENTS[_i] = UNKNOWN
+for _i in b"(.012QRabd}elo]ts)uN\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98":
+    ARGUMENTS[_i] = 0
+for _i in b"Khq\x80\x82":
+    ARGUMENTS[_i] = 1
+for _i in b"M\x83":
+    ARGUMENTS[_i] = 2
+for _i in b"Jjr\x84":
+    ARGUMENTS[_i] = 4
+for _i in b"G\x95":
+    ARGUMENTS[_i] = 8
+for _i in b"UC\x8a\x8c":
+    ARGUMENTS[_i] = LENGTH_1
+for _i in b"TBX\x8b":
+    ARGUMENTS[_i] = LENGTH_4
+for _i in b"\x8d\x8e\x96":
+    ARGUMENTS[_i] = LENGTH_8
+
+# names that were noted, by the id of the thread
+_noted = {}
+
+
+def note_names(names):
+    """Note that the pickle that this thread is making refers to these names of ``__main__``."""
+    if names:
+        _noted.setdefault(PyThread_get_thread_ident(), set()).update(names)
+
+
+def take_names():
+    """Return the names that were noted in this thread, and forget them."""
+    return _noted.pop(PyThread_get_thread_ident(), None) or set()
+
+
+cdef bint any_noted() noexcept:
+    return len(_noted) > 0
+
+
+def names_in(bytes pickled):
+    """Return the top-level names of ``__main__`` that a pickle refers to; None: it can't be told."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pickled)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(pickled), at = 0, start = 0, length = 0
+    cdef Py_ssize_t before = -1, before_length = 0, last = -1, last_length = 0
+    cdef uint64_t memoized = 0, key
+    cdef uint32_t four
+    cdef int code, argument
+    cdef bint fresh = False  # the last opcode has pushed a string
+    cdef dict memo = None
+    cdef set found = set()
+    while at < end:
+        code = data[at]
+        at += 1
+        argument = ARGUMENTS[code]
+        start = at
+        if argument >= 0:
+            length = argument
+        elif argument == UNKNOWN:
+            return None
+        else:
+            start += -argument
+            if start > end:
+                return None
+            if argument == LENGTH_1:
+                length = data[at]
+            elif argument == LENGTH_4:
+                memcpy(&four, data + at, 4)
+                length = four
+            else:
+                memcpy(&length, data + at, 8)
+        if length < 0 or length > end - start:
+            return None
+        at = start + length
+        if code == 0x8c or code == c"X" or code == 0x8d:
+            before, before_length, last, last_length = last, last_length, start, length
+            fresh = True
+            continue
+        if code == 0x94:  # MEMOIZE
+            if fresh:
+                if memo is None:
+                    memo = {}
+                memo[memoized] = (last, last_length)
+            memoized += 1
+            continue
+        fresh = False
+        if code == c"h" or code == c"j":  # from the memo
+            key = data[start]
+            if code == c"j":
+                memcpy(&four, data + start, 4)
+                key = four
+            if memo is not None and key in memo:
+                before, before_length = last, last_length
+                last, last_length = memo[key]
+        elif code == 0x93:  # STACK_GLOBAL
+            if before >= 0 and before_length == 8 and pickled[before:before + 8] == b"__main__":
+                found.add(pickled[last:last + last_length].decode().partition(".")[0])
+    return found

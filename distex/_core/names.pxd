@@ -1,0 +1,1 @@
+cdef bint any_noted() noexcept

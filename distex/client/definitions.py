@@ -1,0 +1,241 @@
+"""What functions and arguments need of ``__main__``: the definitions, each pickled once a version.
+
+    Function, arguments ──names──> Definitions.closure ──> Functions to be sent before, and what has
+                                                           to stay the same for them to be current
+"""
+
+import functools
+import hashlib
+import itertools
+import pickle
+import sys
+from collections.abc import Callable
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from distex._core.function_cache import MISSING, CachedFunction, Check, Snapshot, current_value
+from distex._core.functions import Function, FunctionTable
+from distex.remote_errors import annotate
+from distex.wire import definitions
+from distex.wire.definitions import PROTOCOL, Dumped, dump_definition, main_globals, main_name
+from distex.wire.serializers import Segments, collector
+
+Uses = list[tuple[Any, str, Any]]
+
+# no subclasses: these may have attributes
+IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range, type(Ellipsis)}
+_CONTAINERS = (list, dict, set, bytearray)
+
+
+class Digest(Check):
+    """Looks whether the pickle of a definition is what it was: where nothing less tells."""
+
+    def __init__(self, name: str, value: Any, digest: bytes) -> None:
+        self._name = name
+        self._value = value
+        self._digest = digest
+
+    def is_current(self) -> bool:
+        """Whether it is."""
+        try:
+            dumped, buffers = _dump(self._name, self._value)
+        except Exception:
+            return False
+        return _digest(dumped, buffers) == self._digest
+
+
+def _dump(name: str, value: Any) -> tuple[Dumped, Segments]:
+    buffers: Segments = []
+    return dump_definition(name, value, collector(buffers)), buffers
+
+
+def _digest(dumped: Dumped, buffers: Segments) -> bytes:
+    digest = hashlib.blake2b(dumped.data or b"", digest_size=16)
+    digest.update(dumped.state or b"")
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.digest()
+
+
+class _Definition(CachedFunction):
+    """A definition as it was pickled last."""
+
+    names: frozenset[str]
+    digest: bytes
+
+
+class Definitions:
+    """The definitions of one pool. Its caller holds a lock.
+
+    Args:
+        table: the pool's functions; a definition is sent as one of them.
+    """
+
+    def __init__(self, table: FunctionTable) -> None:
+        self._table = table
+        self._current: dict[str, _Definition] = {}
+        self._versions = itertools.count(1)
+
+    def closure(self, names: set[str]) -> tuple[list[Function], frozenset[str], Uses]:
+        """Return what is needed for these names.
+
+        Returns:
+            the definitions to be sent, all names, and what has to stay the same.
+
+        Raises:
+            Exception: whatever pickling a value raises, with a note that names it.
+        """
+        space = main_globals()
+        needs: list[Function] = []
+        uses: Uses = []
+        seen: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            value = space.get(name, MISSING)
+            if value is MISSING and name not in self._current:
+                uses.append((space, name, MISSING))
+                continue
+            definition = self._current.get(name)
+            if definition is None or not definition.is_current():
+                definition = self._current[name] = self._define(name, value, definition)
+            needs.append(definition.function)
+            uses.extend(definition.uses)
+            todo.extend(definition.names)
+        return needs, frozenset(seen), uses
+
+    def _define(self, name: str, value: Any, before: _Definition | None) -> _Definition:
+        space = main_globals()
+        if type(value) is definitions.LAZY:
+            value = space[name] = value.resolve()
+        uses: Uses = [(space, name, value)]
+        if value is MISSING:
+            dumped = Dumped(None, None, frozenset(), [], [])
+            buffers: Segments = []
+        else:
+            try:
+                dumped, buffers = _dump(name, value)
+            except Exception as exc:
+                annotate(exc, f"raised while {name}, a global of __main__, was being pickled")
+                raise
+            if type(value) not in IMMUTABLE and not _is_importable(value):
+                uses += _parts(dumped)
+                check: Check | None = watch([value, *_roots(dumped)])
+                if check is None:
+                    check = Digest(name, value, _digest(dumped, buffers))
+                uses.append((check, "", check))
+        digest = _digest(dumped, buffers)
+        if before is not None and before.digest == digest and (
+                before.uses[0][2] is value or type(value) not in (FunctionType, type)):
+            function = before.function  # other objects, but no other value
+        else:
+            payload = pickle.dumps(
+                (name, next(self._versions), dumped.data, dumped.state), PROTOCOL)
+            function = Function(self._table, f"__main__.{name}", payload, buffers, False)
+        made = _Definition(value, function, uses)
+        made.names = dumped.names
+        made.digest = digest
+        return made
+
+    def packed(self, names: set[str]) -> list[tuple[bytes, Segments]]:
+        """Return what is needed for these names, as it is sent."""
+        needs, _, _ = self.closure(names)
+        return [(need.payload, need.segments) for need in needs]
+
+
+def _is_importable(value: Any) -> bool:
+    """Whether it goes by the name of another module."""
+    if type(value) is ModuleType:
+        return sys.modules.get(value.__name__) is value
+    if not isinstance(value, (FunctionType, BuiltinFunctionType, type)):
+        return False
+    module = getattr(value, "__module__", None)
+    return isinstance(module, str) and module != definitions.MAIN
+
+
+def _parts(dumped: Dumped) -> Uses:
+    """Return what functions and classes are made of that went by value."""
+    uses: Uses = []
+    for func in dumped.functions:
+        places: list[tuple[Any, str]] = [
+            (func, "__code__"), (func, "__defaults__"), (func, "__kwdefaults__")]
+        places += [(cell, "") for cell in func.__closure__ or ()]
+        uses += [(place, name, current_value(place, name)) for place, name in places]
+    return uses
+
+
+def _roots(dumped: Dumped) -> list[Any]:
+    """Return what functions and classes hold that went by value."""
+    roots: list[Any] = []
+    for func in dumped.functions:
+        roots += [func.__dict__, func.__defaults__, func.__kwdefaults__]
+        roots += [current_value(cell, "") for cell in func.__closure__ or ()]
+    roots += [vars(cls) for cls in dumped.classes]
+    return roots
+
+
+def watch(
+    roots: list[Any], is_known: Callable[[Any], bool] = lambda item: True
+) -> Snapshot | None:
+    """Return what notices changes within these objects; None if nothing can.
+
+    Args:
+        roots: the objects.
+        is_known: whether changes of a function, a class or a module are noticed in another way.
+    """
+    parts: list[Any] = []
+    seen: set[int] = set()
+    while roots:
+        item = roots.pop()
+        kind = type(item)
+        if kind in IMMUTABLE or id(item) in seen or item is MISSING:
+            continue
+        seen.add(id(item))
+        if kind in (tuple, frozenset):
+            roots.extend(item)
+        elif kind in _CONTAINERS:
+            parts.append(item)
+            if kind is dict:
+                roots.extend(item.keys())
+                roots.extend(item.values())
+            elif kind is not bytearray:
+                roots.extend(item)
+        elif kind.__name__ == "mappingproxy":
+            parts.append(item)
+            roots.extend(item.values())
+        elif isinstance(item, (FunctionType, type, ModuleType)):
+            if not is_known(item):
+                return None
+        elif _is_plain(item):
+            continue
+        elif _has_dict_alone(item) and is_known(kind):
+            roots.append(vars(item))
+        else:
+            return None
+    return Snapshot(parts)
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether it can't change, or is a part of a class or function."""
+    return isinstance(item, (
+        BuiltinFunctionType, property, staticmethod, classmethod,
+        functools._lru_cache_wrapper, functools.singledispatchmethod, functools.cached_property,
+    )) or type(item).__name__ in (
+        "getset_descriptor", "member_descriptor", "wrapper_descriptor", "method_descriptor",
+        "builtin_function_or_method", "cell", "NewType", "TypeVar", "_abc_data",
+    ) or (main_name(item) is not None)
+
+
+def _has_dict_alone(item: Any) -> bool:
+    """Whether all that an instance holds, and all that is pickled of it, is its __dict__."""
+    cls = type(item)
+    if cls.__module__ in sys.builtin_module_names or not hasattr(item, "__dict__"):
+        return False
+    return (all(getattr(cls, name) is getattr(object, name)
+                for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
+            and not any("__slots__" in vars(base) and vars(base)["__slots__"]
+                        for base in cls.__mro__)
+            and not issubclass(cls, (*_CONTAINERS, tuple, frozenset)))

@@ -1,0 +1,346 @@
+"""What a script defines travels by its name in ``__main__``; the definition is sent once, by value.
+
+    caller: dump_definition("f", f) ──by value, once a version──> worker: its own ``__main__``
+            a pickle that refers to f ──────────by name─────────>         is a mirror of this one
+
+Names that a pickle refers to are noted while it is made; see _core/names.pyx.
+"""
+
+import functools
+import importlib
+import io
+import sys
+import types
+from collections.abc import Callable
+from types import CodeType, FunctionType, MethodType
+from typing import Any, NamedTuple
+
+from distex._core.names import note_names, take_names
+
+PROTOCOL = 5
+MAIN = "__main__"
+MISSING = object()  # the value of a name that is not defined
+# what stands in a module's globals for what a lazy import has not imported yet; since CPython 3.15
+LAZY = getattr(types, "LazyImportType", None)
+# names that each module has of its own
+_OWN = {"__builtins__", "__name__", "__spec__", "__loader__", "__package__", "__cached__"}
+
+# whether a name of this process's __main__ is known to the other side; a worker replaces it
+is_known: Callable[[str], object] = bool
+
+
+def main_globals() -> dict[str, Any]:
+    """Return the globals of ``__main__``."""
+    return vars(sys.modules[MAIN])
+
+
+def main_name(obj: Any) -> str | None:
+    """Return the qualified name by which an object is found in ``__main__``, or None."""
+    name = getattr(obj, "__qualname__", None)
+    if not isinstance(name, str) or getattr(obj, "__module__", None) != MAIN:
+        return None
+    found: Any = sys.modules[MAIN]
+    for part in name.split("."):
+        found = getattr(found, part, MISSING)
+    return name if found is obj else None
+
+
+def globals_of(code: CodeType) -> set[str]:
+    """Return the names of globals that a function's code uses, nested functions included."""
+    import cloudpickle
+
+    return set(cloudpickle.cloudpickle._extract_code_globals(code)) - _OWN
+
+
+def _annotation_names(func: FunctionType) -> set[str]:
+    """Return identifiers in the annotations that are text: ``typing.get_type_hints`` looks for
+    them."""
+    import re
+
+    try:
+        annotations = func.__annotations__
+    except Exception:  # they may refer to what is not there
+        return set()
+    return {word for text in annotations.values() if isinstance(text, str)
+            for word in re.findall(r"[^\W\d]\w*", text)}
+
+
+class Dumped(NamedTuple):
+    """A definition by value.
+
+    Attributes:
+        data: the pickle; of a class one that makes it without content, to which others can refer;
+            None: the name is to be removed.
+        state: of a class the pickle of its content.
+        names: of ``__main__`` that it refers to, or that its code uses.
+        functions: that went by value with it, whose parts may change.
+        classes: the same.
+    """
+
+    data: bytes | None
+    state: bytes | None
+    names: frozenset[str]
+    functions: list[FunctionType]
+    classes: list[type]
+
+
+def dump_definition(name: str, value: Any, buffer_callback: Any = None) -> Dumped:
+    """Pickle what a name means in ``__main__``; by value, if it is not known by another name."""
+    outer = take_names()
+    try:
+        pickler = cloud_pickler()(io.BytesIO(), PROTOCOL, buffer_callback=buffer_callback)
+        pickler.root = name
+        pickler.dump(value)
+        data, state = pickler.file.getvalue(), None
+        if pickler.content is not None:
+            content, pickler.content = pickler.content, None
+            pickler.complete = value
+            pickler.file.seek(0)
+            pickler.file.truncate()
+            pickler.clear_memo()
+            pickler.dump(content)
+            state = pickler.file.getvalue()
+        return Dumped(
+            data, state, frozenset(take_names()), pickler.functions, pickler.classes)
+    finally:
+        take_names()
+        if outer:
+            note_names(outer)
+
+
+@functools.cache
+def cloud_pickler() -> Any:
+    """Return cloudpickle's Pickler, changed: what is found in ``__main__`` goes by its name, and
+    functions of ``__main__`` take none of its globals along."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        root: str | None = None  # the name whose value goes by value
+        content: tuple[Any, Any] | None = None  # of the class that this is: setter and state
+        complete: Any = None  # the class whose content is being pickled
+
+        def __init__(self, file: Any, protocol: int, buffer_callback: Any = None) -> None:
+            super().__init__(file, protocol, buffer_callback=buffer_callback)
+            self.file = file
+            self.functions: list[FunctionType] = []
+            self.classes: list[type] = []
+
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is CodeType:
+                return _reduce_code(obj)
+            if type(obj) is LAZY:
+                return _itself, (obj.resolve(),)
+            name = main_name(obj)
+            if name is not None:
+                top = name.partition(".")[0]
+                if obj is self.complete or (top != self.root and is_known(top)):
+                    note_names([top])
+                    return name
+            if type(obj) is MethodType and isinstance(cls := obj.__self__, type):
+                # by itself it is no global of a module, so its function would go by value
+                method = obj.__name__
+                if getattr(cls, method, None) == obj:
+                    return getattr, (cls, method)
+            reduced = _reduce(obj)
+            if reduced is None and isinstance(obj, type):
+                reduced = super().reducer_override(obj)
+                if isinstance(reduced, tuple):
+                    self.classes.append(obj)
+                    reduced = _with_slots(obj, reduced)
+                    if name is not None and name == self.root and len(reduced) == 6:
+                        self.content = reduced[5], reduced[2]
+                        return reduced[:2]
+            elif reduced is None and type(obj) is FunctionType:
+                reduced = self._reduce_function(obj)
+            elif reduced is None:
+                return super().reducer_override(obj)
+            return reduced
+
+        def _reduce_function(self, func: FunctionType) -> Any:
+            try:
+                reduced = super().reducer_override(func)
+            except Exception:
+                if sys.version_info < (3, 14):
+                    raise
+                reduced = super().reducer_override(_with_annotations_as_text(func))
+            if not isinstance(reduced, tuple):
+                return reduced
+            self.functions.append(func)
+            if func.__globals__ is not main_globals():
+                return reduced
+            note_names(globals_of(func.__code__) | (_annotation_names(func) & set(main_globals())))
+            _, (code, _, _, _, closure), (attributes, slots), *rest = reduced
+            return (_make_function, (code, func.__name__, closure),
+                    (attributes, {**slots, "__globals__": {}}), *rest)
+
+    return Pickler
+
+
+def _reduce_code(code: CodeType) -> Any:
+    """Have code keep the name of its file, which tracebacks and inspect.getsource look for;
+    cloudpickle gives it another one, for pickles that are the same everywhere."""
+    import cloudpickle
+
+    make, arguments = cloudpickle.cloudpickle._code_reduce(code)
+    return make, tuple(code.co_filename if argument == "<dynamic-code>" else argument
+                       for argument in arguments)
+
+
+def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Have a class be made with its slots, which cloudpickle forgets."""
+    make, arguments, *rest = reduced
+    slots = vars(cls).get("__slots__")
+    if (slots is None or hasattr(cls, "_fields") or len(arguments) != 6
+            or not isinstance(arguments[3], dict)):
+        return reduced
+    options = {**arguments[3], "__slots__": slots}
+    return make, (*arguments[:3], options, *arguments[4:]), *rest
+
+
+def _itself(obj: Any) -> Any:
+    return obj
+
+
+def _with_annotations_as_text(func: FunctionType) -> FunctionType:
+    """The same function for cloudpickle, which has annotations evaluated. From CPython 3.14 on they
+    may refer to what is not there, such as what is imported for type checkers only."""
+    annotationlib = importlib.import_module("annotationlib")
+    same = FunctionType(
+        func.__code__, func.__globals__, func.__name__, func.__defaults__, func.__closure__)
+    same.__dict__.update(func.__dict__)
+    for name in ("__kwdefaults__", "__module__", "__qualname__", "__doc__"):
+        setattr(same, name, getattr(func, name))
+    same.__annotations__ = annotationlib.get_annotations(
+        func, format=annotationlib.Format.STRING)
+    return same
+
+
+# --- what neither pickle nor cloudpickle takes by value
+
+
+def _reduce(obj: Any) -> Any:
+    """Return how to make an object anew that goes by value, or None if cloudpickle knows how."""
+    if _is_importable(obj):
+        return None
+    kind = type(obj)
+    if kind is functools._lru_cache_wrapper:
+        parameters = obj.cache_parameters()
+        return _make_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+    if kind is functools.singledispatchmethod:
+        return _make_dispatching_method, (obj.func, dict(obj.dispatcher.registry))
+    if kind is functools.cached_property:
+        return _make_cached_property, (obj.func, obj.attrname)
+    if kind is FunctionType and _is_singledispatch(obj):
+        return _make_dispatching, (obj.__wrapped__, dict(obj.registry))
+    typing = sys.modules.get("typing")
+    if typing is not None and kind is typing.NewType:
+        return _make_new_type, (obj.__name__, obj.__qualname__, obj.__module__, obj.__supertype__)
+    if typing is not None and kind is getattr(typing, "TypeAliasType", None):
+        return _make_type_alias, (obj.__name__, obj.__value__, obj.__type_params__)
+    msgspec = sys.modules.get("msgspec")
+    if msgspec is not None and isinstance(obj, type) and issubclass(obj, msgspec.Struct):
+        return _reduce_struct(obj)
+    return None
+
+
+def _is_importable(obj: Any) -> bool:
+    """Whether another module has the object, and does not go by value itself."""
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or module == MAIN:
+        return False
+    cloudpickle = sys.modules["cloudpickle"]
+    if any(f"{module}.".startswith(f"{registered}.")
+           for registered in cloudpickle.list_registry_pickle_by_value()):
+        return False
+    found: Any = sys.modules.get(module, MISSING)
+    for part in name.split("."):
+        found = getattr(found, part, MISSING)
+    return found is obj
+
+
+def _is_singledispatch(func: FunctionType) -> bool:
+    return (func.__code__.co_filename == functools.__file__
+            and all(hasattr(func, name) for name in ("registry", "dispatch", "register")))
+
+
+def _make_cached(func: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(func)
+
+
+def _make_cached_property(func: Any, name: str | None) -> Any:
+    made = functools.cached_property(func)
+    made.attrname = name
+    return made
+
+
+def _make_dispatching(func: Any, registry: dict[type, Any]) -> Any:
+    made = functools.singledispatch(func)
+    for cls, implementation in registry.items():
+        if cls is not object:
+            made.register(cls, implementation)
+    return made
+
+
+def _make_dispatching_method(func: Any, registry: dict[type, Any]) -> Any:
+    made = functools.singledispatchmethod(func)
+    for cls, implementation in registry.items():
+        if cls is not object:
+            made.dispatcher.register(cls, implementation)
+    return made
+
+
+def _make_new_type(name: str, qualname: str, module: str, supertype: Any) -> Any:
+    import typing
+
+    made = typing.NewType(name, supertype)  # type: ignore[misc]  # the name comes from elsewhere
+    made.__qualname__, made.__module__ = qualname, module
+    return made
+
+
+def _make_type_alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    import typing
+
+    return typing.TypeAliasType(name, value, type_params=parameters)
+
+
+def _reduce_struct(cls: Any) -> Any:
+    msgspec = sys.modules["msgspec"]
+    if cls is msgspec.Struct:
+        return None
+    config = cls.__struct_config__
+    names = ("frozen", "eq", "order", "array_like", "gc", "weakref", "dict", "tag", "tag_field",
+             "forbid_unknown_fields", "repr_omit_defaults", "omit_defaults", "cache_hash")
+    options = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    skipped = {"__struct_fields__", "__struct_defaults__", "__struct_config__", "__slots__",
+               "__struct_encode_fields__", "__match_args__", "__weakref__", "__dict__",
+               "__annotations__", *cls.__struct_fields__}
+    space = {name: value for name, value in vars(cls).items()
+             if name not in skipped and not name.startswith("__annot")
+             and type(value).__name__ not in ("member_descriptor", "getset_descriptor")}
+    own = cls.__annotations__
+    defaults = dict(zip(cls.__struct_fields__[len(cls.__struct_fields__)
+                                              - len(cls.__struct_defaults__):],
+                        cls.__struct_defaults__, strict=True))
+    fields: list[tuple[Any, ...]] = []
+    for name in own:
+        default = defaults.get(name, msgspec.NODEFAULT)
+        if default is msgspec.NODEFAULT:
+            fields.append((name, own[name]))
+        else:
+            fields.append((name, own[name], default))
+    return _make_struct, (cls.__name__, fields, cls.__bases__, cls.__module__, space, options)
+
+
+def _make_struct(
+    name: str, fields: list[Any], bases: tuple[type, ...], module: str, space: dict[str, Any],
+    options: dict[str, Any],
+) -> Any:
+    import msgspec
+
+    return msgspec.defstruct(
+        name, fields, bases=bases, module=module, namespace=space, **options)
+
+
+def _make_function(code: CodeType, name: str, closure: Any) -> FunctionType:
+    """Make a function that has the globals of ``__main__`` here."""
+    return FunctionType(code, main_globals(), name, None, closure)
