@@ -7,7 +7,6 @@
 A call by the pool's loop costs two changes of thread more than the exchange with the worker itself.
 The worker treats both connections alike.
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -19,7 +18,7 @@ from distex._core.codec cimport Codec, Cursor
 from distex._core.dispatch cimport put_function
 from distex._core.functions cimport Function
 from distex._core.framing cimport (
-    CANCELLED, ERROR, FORGET, FUNCTION, RESULT, Detour, FrameHandler, FrameReader, FrameWriter,
+    CANCELLED, ERROR, FORGET, RESULT, Detour, FrameHandler, FrameReader, FrameWriter,
     Header,
 )
 from distex._core.polling cimport recv_soon

@@ -59,7 +59,7 @@ cdef bint any_noted() noexcept:
 
 
 def names_in(bytes pickled):
-    """Return the top-level names of ``__main__`` that a pickle refers to; None: it can't be told."""
+    """Return the top-level names of ``__main__`` that a pickle refers to; None: it is not known."""
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pickled)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(pickled), at = 0, start = 0, length = 0
     cdef Py_ssize_t before = -1, before_length = 0, last = -1, last_length = 0

@@ -5,7 +5,23 @@ cpdef object current_value(object place, str name)
 
 
 cdef class Check:
-    pass
+    cdef bint check(self) except -1
+
+
+cdef class FunctionCheck(Check):
+    cdef object func
+    cdef object code
+    cdef object defaults
+    cdef object kwdefaults
+    cdef Py_ssize_t attributes
+
+
+cdef class ClassCheck(Check):
+    cdef object cls
+    cdef dict content
+    cdef unsigned int version
+
+    cdef int _note_version(self) except -1
 
 
 cdef class Snapshot(Check):

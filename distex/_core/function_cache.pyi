@@ -14,6 +14,14 @@ class Check:
     def is_current(self) -> bool: ...
 
 @disjoint_base
+class FunctionCheck(Check):
+    def __init__(self, func: Callable[..., Any]) -> None: ...
+
+@disjoint_base
+class ClassCheck(Check):
+    def __init__(self, cls: type) -> None: ...
+
+@disjoint_base
 class Snapshot(Check):
     def __init__(self, containers: list[Any]) -> None: ...
 

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from distex._core.function_cache import MISSING, CachedFunction, Check, Snapshot, current_value
+from distex._core.function_cache import (
+    MISSING,
+    CachedFunction,
+    Check,
+    ClassCheck,
+    FunctionCheck,
+    Snapshot,
+    current_value,
+)
 from distex._core.functions import Function, FunctionTable
 from distex.remote_errors import annotate
 from distex.wire import definitions
@@ -25,6 +33,7 @@ Uses = list[tuple[Any, str, Any]]
 # no subclasses: these may have attributes
 IMMUTABLE = {CodeType, int, float, complex, str, bytes, bool, type(None), range, type(Ellipsis)}
 _CONTAINERS = (list, dict, set, bytearray)
+NOTHING = Snapshot([])  # where nothing may change from within
 
 
 class Digest(Check):
@@ -126,7 +135,8 @@ class Definitions:
                 check: Check | None = watch([value, *_roots(dumped)])
                 if check is None:
                     check = Digest(name, value, _digest(dumped, buffers))
-                uses.append((check, "", check))
+                if check is not NOTHING:
+                    uses.append((check, "", check))
         digest = _digest(dumped, buffers)
         if before is not None and before.digest == digest and (
                 before.uses[0][2] is value or type(value) not in (FunctionType, type)):
@@ -160,10 +170,10 @@ def _parts(dumped: Dumped) -> Uses:
     """Return what functions and classes are made of that went by value."""
     uses: Uses = []
     for func in dumped.functions:
-        places: list[tuple[Any, str]] = [
-            (func, "__code__"), (func, "__defaults__"), (func, "__kwdefaults__")]
-        places += [(cell, "") for cell in func.__closure__ or ()]
-        uses += [(place, name, current_value(place, name)) for place, name in places]
+        uses.append((check := FunctionCheck(func), "", check))
+        uses += [(cell, "", current_value(cell, "")) for cell in func.__closure__ or ()]
+    for cls in dumped.classes:
+        uses.append((of_class := ClassCheck(cls), "", of_class))
     return uses
 
 
@@ -171,9 +181,10 @@ def _roots(dumped: Dumped) -> list[Any]:
     """Return what functions and classes hold that went by value."""
     roots: list[Any] = []
     for func in dumped.functions:
-        roots += [func.__dict__, func.__defaults__, func.__kwdefaults__]
+        roots += [part for part in (func.__dict__, func.__defaults__, func.__kwdefaults__) if part]
         roots += [current_value(cell, "") for cell in func.__closure__ or ()]
-    roots += [vars(cls) for cls in dumped.classes]
+    for cls in dumped.classes:
+        roots += vars(cls).values()
     return roots
 
 
@@ -203,9 +214,6 @@ def watch(
                 roots.extend(item.values())
             elif kind is not bytearray:
                 roots.extend(item)
-        elif kind.__name__ == "mappingproxy":
-            parts.append(item)
-            roots.extend(item.values())
         elif isinstance(item, (FunctionType, type, ModuleType)):
             if not is_known(item):
                 return None
@@ -215,7 +223,7 @@ def watch(
             roots.append(vars(item))
         else:
             return None
-    return Snapshot(parts)
+    return Snapshot(parts) if parts else NOTHING
 
 
 def _is_plain(item: Any) -> bool:

@@ -17,10 +17,10 @@ from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from distex._core.function_cache import MISSING, CachedFunction, current_value
+from distex._core.function_cache import MISSING, CachedFunction, FunctionCheck, current_value
 from distex._core.functions import Function, FunctionTable
 from distex._core.names import take_names
-from distex.client.definitions import IMMUTABLE, Definitions, Uses, watch
+from distex.client.definitions import IMMUTABLE, NOTHING, Definitions, Uses, watch
 from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
 from distex.remote_errors import annotate
 from distex.wire.definitions import LAZY, main_globals, main_name
@@ -111,8 +111,10 @@ def _uses(func: Any, mirrored: bool) -> list[tuple[Any, str, Any]] | None:
         if type(value) is not FunctionType:
             within.append(value)
             continue
-        within += [value.__dict__, value.__kwdefaults__]
-        places: list[tuple[Any, str]] = [(value, "__code__"), (value, "__defaults__")]
+        within += [part for part in (value.__dict__, value.__kwdefaults__) if part]
+        uses.append((check := FunctionCheck(value), "", check))
+        todo.append(value.__defaults__)
+        places: list[tuple[Any, str]] = [(value, "__code__")]
         places += [(cell, "") for cell in value.__closure__ or ()]
         if not mirrored or value.__globals__ is not main_globals():
             places += [(value.__globals__, name) for name in _names(value.__code__)]
@@ -129,7 +131,8 @@ def _uses(func: Any, mirrored: bool) -> list[tuple[Any, str, Any]] | None:
         if (snapshot := watch(
                 within, lambda item: _goes_by_name(item) or main_name(item) is not None)) is None:
             return None
-        uses.append((snapshot, "", snapshot))
+        if snapshot is not NOTHING:
+            uses.append((snapshot, "", snapshot))
     return uses
 
 
