@@ -9,7 +9,8 @@ library.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     # how the argument of an opcode is laid out: a number of bytes, or a length before it
@@ -17,6 +18,8 @@ cdef enum:
     LENGTH_4 = -4
     LENGTH_8 = -8
     UNKNOWN = -99
+    # strings of the memo that are kept on the stack
+    MEMO_SIZE = 128
 
 cdef int[256] ARGUMENTS
 cdef int _i
@@ -66,8 +69,11 @@ def names_in(bytes pickled):
     cdef uint64_t memoized = 0, key
     cdef uint32_t four
     cdef int code, argument
+    cdef const unsigned char* dot
     cdef bint fresh = False  # the last opcode has pushed a string
-    cdef dict memo = None
+    cdef Py_ssize_t starts[MEMO_SIZE]
+    cdef Py_ssize_t lengths[MEMO_SIZE]
+    cdef dict memo = None  # of strings beyond that
     cdef set found = set()
     while at < end:
         code = data[at]
@@ -97,7 +103,10 @@ def names_in(bytes pickled):
             fresh = True
             continue
         if code == 0x94:  # MEMOIZE
-            if fresh:
+            if memoized < MEMO_SIZE:
+                starts[memoized] = last if fresh else -1
+                lengths[memoized] = last_length
+            elif fresh:
                 if memo is None:
                     memo = {}
                 memo[memoized] = (last, last_length)
@@ -109,10 +118,17 @@ def names_in(bytes pickled):
             if code == c"j":
                 memcpy(&four, data + start, 4)
                 key = four
-            if memo is not None and key in memo:
+            if key < MEMO_SIZE:
+                if key < memoized and starts[key] >= 0:
+                    before, before_length = last, last_length
+                    last, last_length = starts[key], lengths[key]
+            elif memo is not None and key in memo:
                 before, before_length = last, last_length
                 last, last_length = memo[key]
         elif code == 0x93:  # STACK_GLOBAL
-            if before >= 0 and before_length == 8 and pickled[before:before + 8] == b"__main__":
-                found.add(pickled[last:last + last_length].decode().partition(".")[0])
+            if before >= 0 and before_length == 8 and memcmp(data + before, b"__main__", 8) == 0:
+                dot = <const unsigned char*>memchr(data + last, c".", last_length)
+                if dot != NULL:  # of the qualified name only the outermost is a global
+                    last_length = dot - (data + last)
+                found.add(PyUnicode_DecodeUTF8(<const char*>data + last, last_length, NULL))
     return found

@@ -69,7 +69,8 @@ def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
                 return data
         elif not _names_by_value(data):
             names = names_in(data)
-            if names is not None and all(map(definitions.is_known, names)):
+            if names is not None and (
+                    definitions.is_known is bool or all(map(definitions.is_known, names))):
                 note_names(names)
                 return data
     if segments is not None:
