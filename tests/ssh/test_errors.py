@@ -311,7 +311,8 @@ def test_no_temporary_folder(make_sshd):
     python = make_command(
         sshd.folder / "python", "cd /proc; exec \"" + sys.executable + "\" -c "
         "\"import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/no']; "
-        "sys.argv[:2] = ['-c']; exec(sys.argv.pop())\" \"$@\"")
+        "import distex.machine; distex.machine.FOLDER_PLACES = (); "
+        "sys.argv[:2] = ['-c']; exec(sys.argv.pop(1))\" \"$@\"")
     message = start_error(sshd.spec(python=python, working_directory=""))
     assert "no folder can be made for temporary files" in message
 
