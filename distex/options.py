@@ -26,8 +26,8 @@ LANE_FUNCTION_BYTES: Final = 64 * 1024  # larger ones don't go by lanes, which k
 class PickleType(enum.IntEnum):
     """Serializers.
 
-    ``pickle`` is the standard library's, with cloudpickle helping out for what lives in
-    ``__main__``. ``msgspec`` is for data only: small and fast, but it changes types (a tuple
+    ``pickle`` is the standard library's, with cloudpickle helping out for lambdas, and others that
+    have no name. ``msgspec`` is for data only: small and fast, but it changes types (a tuple
     arrives as a list, a dataclass as a dict).
     """
 

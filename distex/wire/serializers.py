@@ -1,8 +1,7 @@
 """Serializers: pickle, cloudpickle, dill and msgspec, each as a pair of functions.
 
-The default for data is pickle with a helping hand: what pickle can only refer to by a name in
-``__main__``, which is another module in a worker, goes by value with cloudpickle. So do lambdas and
-other things that pickle can't take at all.
+The default for data is pickle with a helping hand: lambdas and other objects that pickle can't take
+go by value with cloudpickle. What ``__main__`` defines goes by name; see definitions.py.
 
 Large buffers, such as the data of an array, go out of band (pickle protocol 5): they are added to a
 list of segments and sent from where they lie.
