@@ -150,6 +150,10 @@ class Definitions:
         made.digest = digest
         return made
 
+    def clear(self) -> None:
+        """Let go of all values."""
+        self._current.clear()
+
     def packed(self, names: set[str]) -> list[tuple[bytes, Segments]]:
         """Return what is needed for these names, as it is sent."""
         needs, _, _ = self.closure(names)

@@ -242,6 +242,7 @@ class FunctionCache:
         """Let go of all functions."""
         with self._lock:
             self.cached.clear()
+            self._definitions.clear()
 
 
 def _evict_oldest(cache: dict[Any, Any]) -> None:

@@ -34,7 +34,7 @@ from distex.cluster.starting import StartWatch
 from distex.cluster.state import HostRecord, Statistics, WorkerRecord
 from distex.errors import HostError, PoolClosed, PoolStartError, ProtocolError, WorkerLost
 from distex.remote_errors import load_exception
-from distex.wire import messages, serializers, versions
+from distex.wire import messages, proxies, serializers, versions
 from distex.wire.output import OutputLine, sink
 
 logger = logging.getLogger("distex")
@@ -171,6 +171,7 @@ class Supervisor:
             data_pickle=self.settings.data_pickle,
             spin=self.settings.spin,
             shares_memory=host.is_local,
+            authkey=proxies.authkey(),
         ))
         self.fill(host)
 

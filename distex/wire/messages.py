@@ -60,6 +60,7 @@ class Configure(Message, frozen=True):
     data_pickle: int
     spin: float  # seconds
     shares_memory: bool  # whether the pool is on the same machine, see _core/ring.pyx
+    authkey: bytes = b""  # for proxies of multiprocessing's managers, see proxies.py
 
 
 class Spawn(Message, frozen=True):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from distex._core.names import names_in, note_names
 from distex.options import PickleType
 from distex.wire import definitions
+from distex.wire.proxies import refuse_connections
 
 PROTOCOL = 5
 SEGMENT_MIN_BYTES = 4096  # a smaller buffer is not worth a segment of its own
@@ -58,6 +59,7 @@ def collector(segments: Segments | None) -> Callable[[pickle.PickleBuffer], bool
 
 def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     before = len(segments) if segments is not None else 0
+    refuse_connections()
     try:
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=collector(segments))
     except (pickle.PicklingError, AttributeError, TypeError):

@@ -36,6 +36,7 @@ from distex.wire.messages import (
     decode_handshake,
     encode,
 )
+from distex.wire.proxies import use_authkey
 from distex.worker import interrupts
 from distex.worker.main_module import Loader, read_definition
 from distex.worker.main_module import main as main_module
@@ -224,6 +225,7 @@ def main(
         tls: for a pool that is reached by TCP.
     """
     main_module.install()
+    use_authkey(config.authkey)
     loop = loop_factory(config.loop_type)()
     worker = Worker(loop, config, number, page)
     watch_forks(worker)
