@@ -46,6 +46,8 @@ if __name__ == "__main__":
         {check}
     with asyncio.Runner(loop_factory=factory) as runner:
         results.append(runner.run(use(kind)))
+    if os.getuid() == 0:  # another effective user can't write there
+        os.seteuid(0)
     result.write_text(repr(results))
 """
 RIGHT = "[2, 3, 4, 2]"
