@@ -10,6 +10,7 @@ from distex._core.functions import Function
 MISSING: object
 
 def current_value(place: Any, name: str) -> Any: ...
+@disjoint_base
 class Check:
     def is_current(self) -> bool: ...
 
