@@ -1,4 +1,4 @@
-"""What functions and arguments need of ``__main__``: the definitions, each pickled once a version.
+"""The definitions that functions and arguments need of ``__main__``: each pickled once a version.
 
     Function, arguments ──names──> Definitions.closure ──> Functions to be sent before, and what has
                                                            to stay the same for them to be current
@@ -25,7 +25,14 @@ from distex._core.function_cache import (
 from distex._core.functions import Function, FunctionTable
 from distex.remote_errors import annotate
 from distex.wire import definitions
-from distex.wire.definitions import PROTOCOL, Dumped, dump_definition, main_globals, main_name
+from distex.wire.definitions import (
+    PROTOCOL,
+    Dumped,
+    dump_definition,
+    is_importable,
+    main_globals,
+    main_name,
+)
 from distex.wire.serializers import Segments, collector
 
 Uses = list[tuple[Any, str, Any]]
@@ -130,14 +137,12 @@ class Definitions:
             except Exception as exc:
                 annotate(exc, f"raised while {name}, a global of __main__, was being pickled")
                 raise
-            if type(value) not in IMMUTABLE and not _is_importable(value):
-                uses += _parts(dumped)
-                check: Check | None = watch([value, *_roots(dumped)])
-                if check is None:
-                    check = Digest(name, value, _digest(dumped, buffers))
-                if check is not NOTHING:
-                    uses.append((check, "", check))
         digest = _digest(dumped, buffers)
+        if value is not MISSING and type(value) not in IMMUTABLE and not is_importable(value):
+            uses += _parts(dumped)
+            check: Check = watch([value, *_roots(dumped)]) or Digest(name, value, digest)
+            if check is not NOTHING:
+                uses.append((check, "", check))
         if before is not None and before.digest == digest and (
                 before.uses[0][2] is value or type(value) not in (FunctionType, type)):
             function = before.function  # other objects, but no other value
@@ -158,16 +163,6 @@ class Definitions:
         """Return what is needed for these names, as it is sent."""
         needs, _, _ = self.closure(names)
         return [(need.payload, need.segments) for need in needs]
-
-
-def _is_importable(value: Any) -> bool:
-    """Whether it goes by the name of another module."""
-    if type(value) is ModuleType:
-        return sys.modules.get(value.__name__) is value
-    if not isinstance(value, (FunctionType, BuiltinFunctionType, type)):
-        return False
-    module = getattr(value, "__module__", None)
-    return isinstance(module, str) and module != definitions.MAIN
 
 
 def _parts(dumped: Dumped) -> Uses:
@@ -221,6 +216,8 @@ def watch(
         elif isinstance(item, (FunctionType, type, ModuleType)):
             if not is_known(item):
                 return None
+        elif kind is BuiltinFunctionType:
+            roots.append(item.__self__)
         elif _is_plain(item):
             continue
         elif _has_dict_alone(item) and is_known(kind):
@@ -233,11 +230,11 @@ def watch(
 def _is_plain(item: Any) -> bool:
     """Whether it can't change, or is a part of a class or function."""
     return isinstance(item, (
-        BuiltinFunctionType, property, staticmethod, classmethod,
+        property, staticmethod, classmethod,
         functools._lru_cache_wrapper, functools.singledispatchmethod, functools.cached_property,
     )) or type(item).__name__ in (
         "getset_descriptor", "member_descriptor", "wrapper_descriptor", "method_descriptor",
-        "builtin_function_or_method", "cell", "NewType", "TypeVar", "_abc_data",
+        "cell", "NewType", "TypeVar", "_abc_data",
     ) or (main_name(item) is not None)
 
 

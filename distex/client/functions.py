@@ -10,7 +10,6 @@ every call, or for every map.
 import copyreg
 import inspect
 import pickle
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -23,8 +22,8 @@ from distex._core.names import take_names
 from distex.client.definitions import IMMUTABLE, NOTHING, Definitions, Uses, watch
 from distex.options import FUNCTION_CACHE, LANE_FUNCTION_BYTES
 from distex.remote_errors import annotate
-from distex.wire.definitions import LAZY, main_globals, main_name
-from distex.wire.serializers import PROTOCOL, Segments, Serializer, by_value
+from distex.wire.definitions import LAZY, PROTOCOL, is_importable, main_globals, main_name
+from distex.wire.serializers import Segments, Serializer
 
 # equal only if they are the same, though some are another object each time
 _COMPARED = {FunctionType, BuiltinFunctionType, MethodType}
@@ -39,29 +38,13 @@ def function_name(func: Any) -> str:
     return f"{module}.{name}" if isinstance(module, str) else str(name)
 
 
-def _is_importable(value: Any) -> bool:
-    """Whether a worker that imports its module finds this very object."""
-    if type(value) is ModuleType:
-        return sys.modules.get(value.__name__) is value and not by_value(value.__name__)
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
-        return False
-    if by_value(module):
-        return False
-    found: Any = sys.modules.get(module, MISSING)
-    for part in name.split("."):
-        found = getattr(found, part, MISSING)
-    return found is value
-
-
 def _goes_by_name(value: Any) -> bool:
     """Whether pickle makes of it no more than a name that the workers import."""
     if type(value) is MethodType:
         cls = value.__self__
         return (isinstance(cls, type) and _goes_by_name(cls)
                 and getattr(cls, value.__name__, None) == value)
-    if not _is_importable(value):
+    if not is_importable(value):
         return False
     if isinstance(value, (FunctionType, BuiltinFunctionType, type, ModuleType)):
         return True

@@ -1,4 +1,4 @@
-"""What a script defines travels by its name in ``__main__``; the definition is sent once, by value.
+"""Definitions of a script travel by name in ``__main__``; each is sent once, by value.
 
     caller: dump_definition("f", f) ──by value, once a version──> worker: its own ``__main__``
             a pickle that refers to f ──────────by name─────────>         is a mirror of this one
@@ -12,7 +12,7 @@ import io
 import sys
 import types
 from collections.abc import Callable
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from distex._core.names import note_names, take_names
@@ -39,10 +39,36 @@ def main_name(obj: Any) -> str | None:
     name = getattr(obj, "__qualname__", None)
     if not isinstance(name, str) or getattr(obj, "__module__", None) != MAIN:
         return None
-    found: Any = sys.modules[MAIN]
+    return name if _find(MAIN, name) is obj else None
+
+
+def _find(module: str, name: str) -> Any:
+    """Return the object that has a qualified name in a module, or MISSING."""
+    found: Any = sys.modules.get(module, MISSING)
     for part in name.split("."):
         found = getattr(found, part, MISSING)
-    return name if found is obj else None
+    return found
+
+
+def registered_by_value() -> set[str]:
+    """Return the names of modules that cloudpickle was told to pickle by value."""
+    cloudpickle = sys.modules.get("cloudpickle")  # imported by whoever told it
+    return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
+
+
+def by_value(module: str) -> bool:
+    """Return whether cloudpickle was told to pickle by value what is in a module."""
+    return any(module == name or module.startswith(f"{name}.") for name in registered_by_value())
+
+
+def is_importable(obj: Any) -> bool:
+    """Return whether a worker that imports an object's module finds this very object."""
+    if type(obj) is ModuleType:
+        return sys.modules.get(obj.__name__) is obj and not by_value(obj.__name__)
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or module == MAIN:
+        return False
+    return not by_value(module) and _find(module, name) is obj
 
 
 def globals_of(code: CodeType) -> set[str]:
@@ -220,7 +246,7 @@ def _with_annotations_as_text(func: FunctionType) -> FunctionType:
 
 def _reduce(obj: Any) -> Any:
     """Return how to make an object anew that goes by value, or None if cloudpickle knows how."""
-    if _is_importable(obj):
+    if is_importable(obj):
         return None
     kind = type(obj)
     if kind is functools._lru_cache_wrapper:
@@ -241,21 +267,6 @@ def _reduce(obj: Any) -> Any:
     if msgspec is not None and isinstance(obj, type) and issubclass(obj, msgspec.Struct):
         return _reduce_struct(obj)
     return None
-
-
-def _is_importable(obj: Any) -> bool:
-    """Whether another module has the object, and does not go by value itself."""
-    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module == MAIN:
-        return False
-    cloudpickle = sys.modules["cloudpickle"]
-    if any(f"{module}.".startswith(f"{registered}.")
-           for registered in cloudpickle.list_registry_pickle_by_value()):
-        return False
-    found: Any = sys.modules.get(module, MISSING)
-    for part in name.split("."):
-        found = getattr(found, part, MISSING)
-    return found is obj
 
 
 def _is_singledispatch(func: FunctionType) -> bool:

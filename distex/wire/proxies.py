@@ -1,4 +1,4 @@
-"""What objects of multiprocessing need to travel: managers' proxies the key, connections can't.
+"""Objects of multiprocessing as arguments: managers' proxies work, connections are refused.
 
     caller: authkey() ──Configure──> worker: use_authkey(), for proxies that it unpickles
 """

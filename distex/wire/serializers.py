@@ -10,16 +10,15 @@ list of segments and sent from where they lie.
 import importlib
 import io
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from distex._core.names import names_in, note_names
 from distex.options import PickleType
 from distex.wire import definitions
+from distex.wire.definitions import PROTOCOL
 from distex.wire.proxies import refuse_connections
 
-PROTOCOL = 5
 SEGMENT_MIN_BYTES = 4096  # a smaller buffer is not worth a segment of its own
 SEGMENTS_MAX = 1024  # in one frame, see framing.pyx
 # opcodes without effect, right behind the protocol: something in the pickle is from __main__
@@ -79,20 +78,9 @@ def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     return _cloudpickle_dumps(obj, segments)
 
 
-def by_value(module: str) -> bool:
-    """Whether cloudpickle was told to pickle by value what is in a module."""
-    return any(module == name or module.startswith(f"{name}.") for name in _registry())
-
-
-def _registry() -> set[str]:
-    """Names of the modules that cloudpickle was told so of, by somebody who has imported it."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
-
-
 def _names_by_value(data: bytes) -> bool:
-    """Whether a pickle may refer to something in these modules."""
-    return any(name.encode() in data for name in _registry())
+    """Return whether a pickle may refer to a module that goes by value."""
+    return any(name.encode() in data for name in definitions.registered_by_value())
 
 
 def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:

@@ -7,6 +7,8 @@ made through run, submit, map and run_async; it prints what went wrong.
 import asyncio
 import sys
 
+from helpers import make_reader
+
 from distex import LoopType, Pool
 
 cache = {}
@@ -55,6 +57,19 @@ def limit():
 
 def own_limit():
     return own_limit.limit
+
+
+counted = items.count
+content = [1]
+read_content = make_reader(content)
+
+
+def count_zeros():
+    return counted(0)
+
+
+def read():
+    return read_content()
 
 
 def with_default(x=[1]):  # noqa: B006
@@ -152,6 +167,15 @@ def check_all(pool, way, call):
     found = [call(with_default)]
     with_default.__defaults__[0].append(2)
     check(f"{way}: a default that grows", call(with_default), found[0] + 1)
+
+    items[:] = [0]
+    found = [call(count_zeros)]
+    items.append(0)
+    check(f"{way}: a method of a list", [*found, call(count_zeros)], [1, 2])
+    content[:] = [1]
+    found = [call(read)]
+    content.append(2)
+    check(f"{way}: a closure made by a module", [*found, call(read)], [[1], [1, 2]])
 
     redefine("def again(): return 1")
     found = [call(globals()["again"])]
