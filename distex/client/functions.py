@@ -177,8 +177,9 @@ class FunctionCache:
         """Give the function again, with what its arguments need too."""
         with self._lock:
             cached = self.cached.get(function.key)
-            if (cached is not None and cached.is_current()
-                    and cached.function.payload == function.payload
+            if cached is not None and not cached.is_current():
+                cached = None
+            if (cached is not None and cached.function.payload == function.payload
                     and names <= cached.function.names):
                 return cached.function
             needs, found, uses = self._definitions.closure(names | function.names)
@@ -187,7 +188,8 @@ class FunctionCache:
                 function.is_async)
             extended.needs, extended.names, extended.key = needs, found, function.key
             if cached is not None and cached.function is function:
-                self._keep(function.key, cached.func, extended, cached.uses + uses)
+                own = _uses(cached.func, self._mirrored) or []
+                self._keep(function.key, cached.func, extended, own + uses)
             return extended
 
     def pack(self, obj: Any, segments: Segments) -> bytes:
