@@ -1,8 +1,10 @@
 """Objects of multiprocessing as arguments: proxies of a manager work, others say why they can't."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
+from multiprocessing import resource_tracker
 
 import pytest
 
@@ -30,8 +32,16 @@ def send(connection):
     connection.send("hello")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_tracker_stays():
+    """End the process that multiprocessing keeps for what is shared: other tests count children."""
+    yield
+    gc.collect()  # what is still to be unregistered would start it again
+    resource_tracker._resource_tracker._stop()
+
+
 @pytest.fixture(scope="module")
-def manager():
+def manager(no_tracker_stays):
     with multiprocessing.get_context("spawn").Manager() as manager:
         yield manager
 
