@@ -309,6 +309,8 @@ def _make_new_type(name: str, qualname: str, module: str, supertype: Any) -> Any
 
 
 def _make_type_alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    if sys.version_info < (3, 12):
+        raise TypeError(f"the type alias {name} needs CPython 3.12")
     import typing
 
     return typing.TypeAliasType(name, value, type_params=parameters)
