@@ -107,13 +107,19 @@ class LocalNanny(Nanny):
         self._process.wait()
 
 
+def _working_directory() -> str | None:
+    """Return the working directory, or None if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def _import_path() -> list[str]:
     """Where this process finds modules. A nanny with a path of its own would find others: those in
     the working directory first."""
-    try:
-        here = os.getcwd()
-    except OSError:  # it was deleted; the empty path leads there, and stays first or where it is
-        here = ""
+    # if it was deleted: the empty path leads there, and stays first or where it is
+    here = _working_directory() or ""
     return [*(entry or here for entry in sys.path if isinstance(entry, str)), ROOT]
 
 
@@ -127,6 +133,10 @@ def _interpreter_flags() -> list[str]:
         option = name if value is True else f"{name}={value}"
         if option not in flags:
             flags += ["-X", option]
+    # the nanny sets its path itself; without -P CPython 3.13.0 looks for a working directory that
+    # was deleted, and fails, whenever a module lacks an attribute
+    if _working_directory() is None and "-P" not in flags:
+        flags.append("-P")
     return flags
 
 
