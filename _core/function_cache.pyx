@@ -45,7 +45,8 @@ cpdef object current_value(object place, str name):
     """What a name means now, or MISSING.
 
     Args:
-        place: a dictionary of globals, a cell, a Check, or a function that has it as an attribute.
+        place: a dictionary of globals, a cell, a Check, or a function or a class that has it as an
+            attribute.
         name: the name; of no interest to a cell or a Check.
     """
     if isinstance(place, dict):
@@ -57,7 +58,7 @@ cpdef object current_value(object place, str name):
             return place.cell_contents
         except ValueError:  # empty
             return MISSING
-    return getattr(place, name)
+    return getattr(place, name, MISSING)
 
 
 cdef class Check:

@@ -26,9 +26,11 @@ from distex._core.functions import Function, FunctionTable
 from distex.remote_errors import annotate
 from distex.wire import definitions
 from distex.wire.definitions import (
+    MAIN,
     PROTOCOL,
     Dumped,
     dump_definition,
+    find,
     is_importable,
     main_globals,
     main_name,
@@ -129,7 +131,7 @@ class Definitions:
             value = space[name] = value.resolve()
         uses: Uses = [(space, name, value)]
         if value is MISSING:
-            dumped = Dumped(None, None, frozenset(), [], [])
+            dumped = Dumped(None, None, frozenset(), [], [], {})
             buffers: Segments = []
         else:
             try:
@@ -139,7 +141,7 @@ class Definitions:
                 raise
         digest = _digest(dumped, buffers)
         if value is not MISSING and type(value) not in IMMUTABLE and not is_importable(value):
-            uses += _parts(dumped)
+            uses += _parts(dumped) + _places(dumped)
             check: Check = watch([value, *_roots(dumped)]) or Digest(name, value, digest)
             if check is not NOTHING:
                 uses.append((check, "", check))
@@ -173,6 +175,19 @@ def _parts(dumped: Dumped) -> Uses:
         uses += [(cell, "", current_value(cell, "")) for cell in func.__closure__ or ()]
     for cls in dumped.classes:
         uses.append((of_class := ClassCheck(cls), "", of_class))
+    return uses
+
+
+def _places(dumped: Dumped) -> Uses:
+    """Return where functions and classes are found that went by name. Once another one is found
+    there, what holds the old one has to be sent anew: a new worker knows the other one only."""
+    uses: Uses = []
+    for name, value in dumped.by_name.items():
+        outer, _, last = name.rpartition(".")
+        place: Any = main_globals()
+        if outer:
+            place = find(MAIN, outer)
+        uses.append((place, last, value))
     return uses
 
 

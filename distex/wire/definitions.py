@@ -39,10 +39,10 @@ def main_name(obj: Any) -> str | None:
     name = getattr(obj, "__qualname__", None)
     if not isinstance(name, str) or getattr(obj, "__module__", None) != MAIN:
         return None
-    return name if _find(MAIN, name) is obj else None
+    return name if find(MAIN, name) is obj else None
 
 
-def _find(module: str, name: str) -> Any:
+def find(module: str, name: str) -> Any:
     """Return the object that has a qualified name in a module, or MISSING."""
     found: Any = sys.modules.get(module, MISSING)
     for part in name.split("."):
@@ -68,7 +68,7 @@ def is_importable(obj: Any) -> bool:
     module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == MAIN:
         return False
-    return not by_value(module) and _find(module, name) is obj
+    return not by_value(module) and find(module, name) is obj
 
 
 def globals_of(code: CodeType) -> set[str]:
@@ -101,6 +101,7 @@ class Dumped(NamedTuple):
         names: of ``__main__`` that it refers to, or that its code uses.
         functions: that went by value with it, whose parts may change.
         classes: the same.
+        by_name: functions and classes that it holds by their names, with these.
     """
 
     data: bytes | None
@@ -108,6 +109,7 @@ class Dumped(NamedTuple):
     names: frozenset[str]
     functions: list[FunctionType]
     classes: list[type]
+    by_name: dict[str, Any]
 
 
 def dump_definition(name: str, value: Any, buffer_callback: Any = None) -> Dumped:
@@ -127,7 +129,8 @@ def dump_definition(name: str, value: Any, buffer_callback: Any = None) -> Dumpe
             pickler.dump(content)
             state = pickler.file.getvalue()
         return Dumped(
-            data, state, frozenset(take_names()), pickler.functions, pickler.classes)
+            data, state, frozenset(take_names()), pickler.functions, pickler.classes,
+            pickler.by_name)
     finally:
         take_names()
         if outer:
@@ -150,6 +153,7 @@ def cloud_pickler() -> Any:
             self.file = file
             self.functions: list[FunctionType] = []
             self.classes: list[type] = []
+            self.by_name: dict[str, Any] = {}
 
         def reducer_override(self, obj: Any) -> Any:
             if type(obj) is CodeType:
@@ -161,6 +165,8 @@ def cloud_pickler() -> Any:
                 top = name.partition(".")[0]
                 if obj is self.complete or (top != self.root and is_known(top)):
                     note_names([top])
+                    if obj is not self.complete:
+                        self.by_name[name] = obj
                     return name
             if type(obj) is MethodType and isinstance(cls := obj.__self__, type):
                 # by itself it is no global of a module, so its function would go by value

@@ -27,3 +27,9 @@ def test_definitions_of_all_kinds(loop_type, tmp_path):
 @pytest.mark.timeout(120)
 def test_state(loop_type, tmp_path):
     assert run("state.py", loop_type, tmp_path) == ["done"]
+
+
+@pytest.mark.timeout(120)
+def test_what_was_replaced_under_its_name(loop_type, tmp_path):
+    """What still holds the old one has the old one, also in a worker that is new."""
+    assert run("replaced.py", loop_type, tmp_path) == ["done"]
