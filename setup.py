@@ -17,7 +17,20 @@ BUILD = os.environ.get("DISTEX_BUILD", "release")
 POSIX = sys.platform != "win32"
 JOBS = os.cpu_count() if POSIX else 0  # each in a process of its own
 
+# the C is the same for each Python, so it is made once
+C_FOLDER = Path("build", BUILD, "cython")
+MADE = list(C_FOLDER.glob("_core/*.c"))
+SOURCES = [
+    *Path("_core").glob("*.pyx"), *Path("distex/_core").glob("*.pxd"), Path("setup.py"),
+    Path("pyproject.toml")]
+
 SANITIZE = "-fsanitize=address,undefined"
+
+
+def mtime(path: Path) -> float:
+    """Return when a file was last changed."""
+    return path.stat().st_mtime
+
 
 compile_args = {
     "release": ["-O3", "-fno-semantic-interposition", "-g0"] if POSIX else [],
@@ -42,10 +55,10 @@ setup(
     ext_modules=cythonize(
         extensions,
         include_path=["."],
-        # the dependency tracker does not see headers that lie in another folder
-        force=True,
+        # Cython's own tracker of changes does not see headers that lie in another folder
+        force=len(MADE) < len(MODULES) or max(map(mtime, SOURCES)) > min(map(mtime, MADE)),
         compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
-        build_dir=f"build/{BUILD}/cython",
+        build_dir=str(C_FOLDER),
         nthreads=JOBS,
     ),
     # so that builds do not take each other's files for theirs
