@@ -26,6 +26,13 @@ def wait_until(condition, what="the condition", details=None, timeout=DEADLINE):
     return value
 
 
+def all_gone(pool):
+    """A condition: none of the workers that the pool has now is there any more. Those that replace
+    them may be there in less time than it takes to look."""
+    before = {(worker.host, worker.pid) for worker in pool.workers()}
+    return lambda: before.isdisjoint((worker.host, worker.pid) for worker in pool.workers())
+
+
 async def wait_until_async(condition, what="the condition", timeout=DEADLINE):
     """As wait_until(), without blocking the loop."""
     deadline = time.monotonic() + timeout

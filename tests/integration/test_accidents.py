@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from machine import not_here
+from machine import all_gone, not_here
 
 from distex import PoolStartError, WorkerLost, options
 from distex.cluster import state
@@ -371,8 +371,9 @@ def test_a_scale_is_told_that_no_nanny_can_be_had(make_pool, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_nanny_that_is_killed_by_any_signal(make_pool, number):
     with make_pool(1) as pool:
+        gone = all_gone(pool)
         os.kill(nanny_of(pool).pid, number)
-        wait_until(lambda: not pool.total_workers(), "its loss")
+        wait_until(gone, "its loss")
         assert pool.submit(tasks.double, 1).result(20) == 2
 
 
@@ -453,8 +454,9 @@ def test_workers_are_replaced_when_the_pools_folder_is_gone(
 def test_nannies_are_replaced_when_the_pools_folder_is_gone(make_pool, remove):
     with make_pool(1) as pool:
         remove(folder_of(pool))
+        gone = all_gone(pool)
         nanny_of(pool).kill()
-        wait_until(lambda: not pool.total_workers(), "its loss")
+        wait_until(gone, "its loss")
         assert pool.submit(tasks.double, 1).result(20) == 2
 
 
@@ -482,8 +484,9 @@ def test_lanes_are_opened_when_the_pools_folder_was_gone(make_pool):
 async def test_the_folder_is_gone_on_the_callers_loop(make_pool):
     async with make_pool(1) as pool:
         shutil.rmtree(folder_of(pool))
+        gone = all_gone(pool)
         os.kill(pool.workers()[0].pid, signal.SIGKILL)
-        await wait_until_async(lambda: not pool.total_workers(), "its loss")
+        await wait_until_async(gone, "its loss")
         assert await pool.run_async(tasks.double, 1) == 2
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from machine import not_here
+from machine import all_gone, not_here
 
 from distex import Pool, PoolStartError, options
 from distex.launch import local
@@ -450,8 +450,9 @@ def test_all_workers_agree_on_hashes_those_that_replace_others_too(make_pool):
         pool.scale(3)
         assert set(pool.run_on_all(hash_of_text)) == before
         pids = pool.run_on_all(os.getppid)
+        gone = all_gone(pool)
         os.kill(pids[0], signal.SIGKILL)  # the nanny
-        wait_until(lambda: not pool.total_workers(), "their loss")
+        wait_until(gone, "their loss")
         wait_until(lambda: pool.total_workers() == 3, "the new workers")
         assert set(pool.run_on_all(hash_of_text)) == before
         pool.scale(0)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from machine import wait_until
+from machine import all_gone, wait_until
 
 from distex import HostSpec, Pool, PoolStartError, SshOptions, WorkerLost
 from distex.machine import usable_cpus
@@ -206,9 +206,10 @@ def test_workers_here_and_there_agree_on_hashes(make_sshd, there):
 
 def kill_nannies(pool):
     number = pool.total_workers()
+    gone = all_gone(pool)
     for nanny in set(pool.run_on_all(os.getppid)):
         os.kill(nanny, signal.SIGKILL)
-    wait_until(lambda: not pool.total_workers(), "their loss")
+    wait_until(gone, "their loss")
     wait_until(lambda: pool.total_workers() == number, "the new workers")
 
 
