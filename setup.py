@@ -19,7 +19,7 @@ JOBS = os.cpu_count() if POSIX else 0  # each in a process of its own
 
 # the C is the same for each Python, so it is made once
 C_FOLDER = Path("build", BUILD, "cython")
-MADE = list(C_FOLDER.glob("_core/*.c"))
+MADE = [C_FOLDER / "_core" / f"{name}.c" for name in MODULES]
 SOURCES = [
     *Path("_core").glob("*.pyx"), *Path("distex/_core").glob("*.pxd"), Path("setup.py"),
     Path("pyproject.toml")]
@@ -28,8 +28,8 @@ SANITIZE = "-fsanitize=address,undefined"
 
 
 def mtime(path: Path) -> float:
-    """Return when a file was last changed."""
-    return path.stat().st_mtime
+    """Return when a file was last changed; 0 if there is none."""
+    return path.stat().st_mtime if path.exists() else 0
 
 
 compile_args = {
@@ -56,7 +56,7 @@ setup(
         extensions,
         include_path=["."],
         # Cython's own tracker of changes does not see headers that lie in another folder
-        force=len(MADE) < len(MODULES) or max(map(mtime, SOURCES)) > min(map(mtime, MADE)),
+        force=max(map(mtime, SOURCES)) > min(map(mtime, MADE)),
         compiler_directives={"language_level": 3, "linetrace": BUILD == "trace"},
         build_dir=str(C_FOLDER),
         nthreads=JOBS,

@@ -27,8 +27,8 @@ def wait_until(condition, what="the condition", details=None, timeout=DEADLINE):
 
 
 def all_gone(pool):
-    """A condition: none of the workers that the pool has now is there any more. Those that replace
-    them may be there in less time than it takes to look."""
+    """Return a condition: the pool has none of its present workers any more. It holds also if their
+    replacements came before anybody could look."""
     before = {(worker.host, worker.pid) for worker in pool.workers()}
     return lambda: before.isdisjoint((worker.host, worker.pid) for worker in pool.workers())
 

@@ -179,15 +179,12 @@ def _parts(dumped: Dumped) -> Uses:
 
 
 def _places(dumped: Dumped) -> Uses:
-    """Return where functions and classes are found that went by name. Once another one is found
-    there, what holds the old one has to be sent anew: a new worker knows the other one only."""
+    """Return the places of the functions and classes that went by name. Once another one is found
+    in such a place, the definition has to be sent anew: a new worker knows the other one only."""
     uses: Uses = []
     for name, value in dumped.by_name.items():
         outer, _, last = name.rpartition(".")
-        place: Any = main_globals()
-        if outer:
-            place = find(MAIN, outer)
-        uses.append((place, last, value))
+        uses.append((find(MAIN, outer) if outer else main_globals(), last, value))
     return uses
 
 

@@ -1,4 +1,4 @@
-"""Where code comes from: in each way of running a program, a pool works with what it defines."""
+"""Where code comes from: a pool works with what a program defines, however the program is run."""
 
 import os
 import subprocess
@@ -27,13 +27,13 @@ RIGHT = "False True True"
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def kind(request):
-    """The kind of the workers' event loop."""
+    """Return the kind of the workers' event loop."""
     return request.param
 
 
 @pytest.fixture
 def python(tmp_path, kind):
-    """Runs an interpreter in the test's folder; what it printed."""
+    """Return a function that runs an interpreter in the test's folder and returns its output."""
     def run(*arguments, stdin=""):
         done = subprocess.run(
             [sys.executable, *arguments], input=stdin.replace("KIND", kind), text=True,
@@ -46,7 +46,7 @@ def python(tmp_path, kind):
 
 @pytest.fixture
 def write(tmp_path, kind):
-    """Writes a file into the test's folder."""
+    """Return a function that writes a file into the test's folder and returns its name."""
     def write(name, source):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -31,5 +31,5 @@ def test_state(loop_type, tmp_path):
 
 @pytest.mark.timeout(120)
 def test_what_was_replaced_under_its_name(loop_type, tmp_path):
-    """What still holds the old one has the old one, also in a worker that is new."""
+    """Globals that hold the old one keep it, in a new worker too."""
     assert run("replaced.py", loop_type, tmp_path) == ["done"]

@@ -1,7 +1,7 @@
 """A script whose globals hold functions and classes that it has replaced under their names.
 
-Run by tests/integration/test_script.py, with the kind of event loop as its argument: a worker that
-is new knows what is here now, and gets the old ones too.
+tests/integration/test_script.py runs it, with the kind of event loop as its argument. A new worker
+gets the new definitions, and the old ones too.
 """
 
 import contextlib
