@@ -78,7 +78,10 @@ def child_path() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "bench"
     if not link.exists():
-        link.symlink_to(Path(__file__).resolve().parent)
+        # several may do so at the same time, and the checkout may have been elsewhere before
+        made = folder / f"bench-{os.getpid()}"
+        made.symlink_to(ROOT / "bench")
+        made.replace(link)
     return folder
 
 

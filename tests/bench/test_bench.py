@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import bars, measurements, peers, plan, report, runner, usage
+from bench import bars, envs, measurements, peers, plan, report, runner, usage
 
 pytest.importorskip("numpy")
 
@@ -40,7 +40,15 @@ def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
 
 
 def names(quick: bool) -> list[str]:
-    return [experiment.name for experiment in plan.experiments(quick)]
+    return [experiment.name for experiment in plan.experiments(quicdef test_children_find_the_bench_of_a_checkout_that_was_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr(envs, "CACHE", tmp_path)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "bench").symlink_to(tmp_path / "where it was" / "bench")
+    assert os.listdir(envs.child_path()) == ["bench"]
+    assert (envs.child_path() / "bench").samefile(ROOT / "bench")
+
+
+k)]
 
 
 @pytest.mark.parametrize("quick", [True, False])
