@@ -40,15 +40,16 @@ def small(experiment: plan.Experiment, wanted: set[str]) -> plan.Experiment:
 
 
 def names(quick: bool) -> list[str]:
-    return [experiment.name for experiment in plan.experiments(quicdef test_children_find_the_bench_of_a_checkout_that_was_moved(tmp_path, monkeypatch):
+    return [experiment.name for experiment in plan.experiments(quick)]
+
+
+def test_children_find_the_bench_of_a_checkout_that_was_moved(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envs, "CACHE", tmp_path)
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "bench").symlink_to(tmp_path / "where it was" / "bench")
     assert os.listdir(envs.child_path()) == ["bench"]
     assert (envs.child_path() / "bench").samefile(ROOT / "bench")
-
-
-k)]
 
 
 @pytest.mark.parametrize("quick", [True, False])
