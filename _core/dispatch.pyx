@@ -30,12 +30,11 @@ from distex._core.framing cimport (
 )
 from distex._core.functions cimport Function, FunctionTable
 from distex._core.inbox cimport Inbox
-from distex._core.names cimport any_noted
+from distex._core.names cimport any_noted, take_names
 from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Deadlines, Limits, Task
 
 from distex.errors import ProtocolError
-from distex._core.names import take_names
 from distex.remote_errors import annotate, load_exception
 
 cdef enum:
@@ -89,7 +88,7 @@ cdef int put_function(FrameWriter out, Function function) except -1:
 
 cdef Function complete(Function function):
     """The function with the definitions too that the arguments just pickled refer to."""
-    names = take_names()
+    cdef set names = take_names()
     if names.issubset(function.names) or function.table.extend is None:
         return function
     return function.table.extend(function, names)

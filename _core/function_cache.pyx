@@ -182,20 +182,24 @@ cdef class CachedFunction:
         self.func = func
         self.function = function
         self.uses = uses
+        # apart, as this is looked at before each call
+        self.in_dicts = [use for use in uses if type(use[0]) is dict]
+        self.checks = [use[0] for use in uses if isinstance(use[0], Check)]
+        self.elsewhere = [
+            use for use in uses if type(use[0]) is not dict and not isinstance(use[0], Check)]
 
     cpdef bint is_current(self) except -1:
         """Whether all that it uses is what it was."""
         cdef tuple use
         cdef PyObject* meant
-        for use in self.uses:
-            place = use[0]
-            if type(place) is dict:
-                meant = PyDict_GetItemWithError(<dict>place, use[1])
-                if meant != <PyObject*>use[2] and not (meant == NULL and use[2] is MISSING):
-                    return False
-            elif isinstance(place, Check):
-                if not (<Check>place).check():
-                    return False
-            elif current_value(place, use[1]) is not use[2]:
+        for use in self.in_dicts:
+            meant = PyDict_GetItemWithError(<dict>use[0], use[1])
+            if meant != <PyObject*>use[2] and not (meant == NULL and use[2] is MISSING):
+                return False
+        for check in self.checks:
+            if not (<Check>check).check():
+                return False
+        for use in self.elsewhere:
+            if current_value(use[0], use[1]) is not use[2]:
                 return False
         return True

@@ -42,26 +42,67 @@ for _i in b"TBX\x8b":
 for _i in b"\x8d\x8e\x96":
     ARGUMENTS[_i] = LENGTH_8
 
-# names that were noted, by the id of the thread
-_noted = {}
+# Names that were noted: of one thread here, which is quick, of others in a dictionary, by their id.
+cdef set _names = None
+cdef unsigned long _thread = 0
+cdef dict _of_others = {}
+
+
+cdef int note(set names) except -1:
+    global _names, _thread
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    if _names is None:
+        _names, _thread = names, thread
+    elif _thread == thread:
+        _names.update(names)
+    else:
+        _of_others.setdefault(thread, set()).update(names)
+    return 0
 
 
 def note_names(names):
     """Note that the pickle that this thread is making refers to these names of ``__main__``."""
     if names:
-        _noted.setdefault(PyThread_get_thread_ident(), set()).update(names)
+        note(set(names))
 
 
-def take_names():
+cpdef set take_names():
     """Return the names that were noted in this thread, and forget them."""
-    return _noted.pop(PyThread_get_thread_ident(), None) or set()
+    global _names
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef set names = None
+    if _names is not None and _thread == thread:
+        names, _names = _names, None
+    if _of_others:
+        others = _of_others.pop(thread, None)
+        if others is not None:
+            names = others if names is None else names | <set>others
+    return set() if names is None else names
 
 
 cdef bint any_noted() noexcept:
-    return len(_noted) > 0
+    return _names is not None or len(_of_others) > 0
 
 
-def names_in(bytes pickled):
+def note_names_in(bytes pickled, is_known):
+    """Note the names of ``__main__`` that a pickle refers to.
+
+    Args:
+        pickled: the pickle.
+        is_known: whether a name is known to who will get it; ``bool``: each is.
+
+    Returns:
+        whether it was done: not if they can't be found out, or one is not known.
+    """
+    cdef set names = names_in(pickled)
+    if names is None or not (is_known is bool or all(map(is_known, names))):
+        return False
+    if names:
+        note(names)
+    return True
+
+
+cpdef set names_in(bytes pickled):
     """Return the top-level names of ``__main__`` that a pickle refers to; None: it is not known."""
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pickled)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(pickled), at = 0, start = 0, length = 0

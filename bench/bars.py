@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.plan import CHUNKSIZES, LOOP_PING, LOOPS_ALONE, PING, SIZES, size_label
+from bench.kinds import FUNCTIONS
+from bench.plan import CHUNKSIZES, LOOP_PING, LOOPS_ALONE, OF_SCRIPT, PING, SIZES, size_label
 from bench.report import Medians, written
 
 ASYNC, SUBMIT, MAP = "distex run_async", "distex submit", "distex map"
@@ -69,12 +70,12 @@ def _kinds(m: Medians) -> Iterator[Bar]:
         return m.get("kinds", row, kind, "per_second")
 
     for row in (ASYNC, SUBMIT):
-        for kind, text in (("of the script", "a function of the script"), ("partial", "a partial")):
-            yield Bar("kinds", f"{row}: {text} / an imported function",
-                      _ratio(rate(row, kind), rate(row, "imported")), 0.7, True, "kinds")
-        yield Bar("kinds", f"{row}, a bound method / {PPE} submit, the same",
-                  _ratio(rate(row, "bound method"), rate(f"{PPE} submit", "bound method")), 8.0,
-                  True, "kinds")
+        for kind in FUNCTIONS:
+            yield Bar("kinds", f"{row}: {kind} of a script / of a module",
+                      _ratio(rate(row, kind + OF_SCRIPT), rate(row, kind)), 0.9, True, "kinds")
+        method = "a bound method"
+        yield Bar("kinds", f"{row}, {method} / {PPE} submit, the same",
+                  _ratio(rate(row, method), rate(f"{PPE} submit", method)), 8.0, True, "kinds")
 
 
 def _map(m: Medians) -> Iterator[Bar]:

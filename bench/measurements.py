@@ -17,9 +17,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from bench import tasks, usage
+from bench import kinds, tasks, usage
 from bench.session import Session
 
 Figures = dict[str, Any]
@@ -64,24 +65,26 @@ def single(session: Session, in_flight: int, seconds: float, warm_up: int = 0) -
     return {"per_second": count / meter.wall, "cpu": meter.cpu / count, "tasks": count}
 
 
-def of_kind(session: Session, kind: str, in_flight: int, seconds: float) -> Figures:
-    """Tiny tasks with a future each, of one function: where it comes from."""
+def of_kind(
+    session: Session, kind: str, of_script: bool, in_flight: int, seconds: float
+) -> Figures:
+    """Tiny tasks with a future each, of one kind of function: of a module, or of the script."""
     if not session.functions:  # before the pool, which may fork
-        session.functions = {
-            "imported": tasks.double,
-            "of the script": tasks.script_double(),
-            "bound method": tasks.Multiplier(2).multiply,
-            "partial": functools.partial(tasks.multiply, 2),
-        }
-    func = session.functions[kind]
+        main = vars(sys.modules["__main__"])
+        exec(compile(Path(kinds.__file__).read_text(), kinds.__file__, "exec"), main)
+        session.functions = {False: kinds.FUNCTIONS, True: main["FUNCTIONS"]}
+    func, argument = session.functions[of_script][kind]
     pool = session.pool()
-    assert pool.call(func, 21) == 42
-    count = _count(session, (kind, in_flight),
-                   lambda count: pool.burst(func, range(count), in_flight), seconds, 200, 1_000_000)
+    assert pool.call(func, argument(21)) == 42
+    count = _count(
+        session, (kind, of_script),
+        lambda count: pool.burst(func, [argument(i) for i in range(count)], in_flight),
+        seconds, 200, 1_000_000)
+    arguments = [argument(i) for i in range(count)]
     start = time.perf_counter()
-    pool.burst(func, range(count), in_flight)
+    pool.burst(func, arguments, in_flight)
     rate = count / (time.perf_counter() - start)
-    return {"per_second": rate, **describe(pool.time_calls(func, 1, 1000, seconds))}
+    return {"per_second": rate, **describe(pool.time_calls(func, argument(1), 1000, seconds))}
 
 
 def mapped(

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.kinds import FUNCTIONS
+
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 CHUNKSIZES = (1, 10, 100, 1000, 10_000, 100_000)
@@ -16,6 +18,7 @@ POLL_PING = "busy-polling ping-pong (C)"
 THERE = "'for' alone, over results that are there"
 THERE_ASYNC = "'async for' alone, over results that are there"
 LOOPS_ALONE = {THERE, THERE_ASYNC}
+OF_SCRIPT = " of a script"
 SIZES = (KB, 4 * KB, 16 * KB, 64 * KB, 256 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB)
 
 
@@ -122,8 +125,9 @@ def _kinds(seconds: float) -> Experiment:
             Figure("per_second", "tasks/s, 1,000 in flight", "count", 1),
             Figure("p50", "one at a time (distex submit: by run), p50", "seconds"),
         ),
-        {kind: {"kind": kind, "in_flight": 1000, "seconds": seconds}
-         for kind in ("imported", "of the script", "bound method", "partial")},
+        {kind + OF_SCRIPT * of_script: {
+            "kind": kind, "of_script": of_script, "in_flight": 1000, "seconds": seconds}
+         for kind in FUNCTIONS for of_script in (False, True)},
         workers=2,
     )
 

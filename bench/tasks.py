@@ -3,7 +3,6 @@
 import fcntl
 import functools
 import os
-import sys
 import time
 from typing import Any
 
@@ -11,28 +10,6 @@ from typing import Any
 def double(x: int) -> int:
     """The tiny function."""
     return x * 2
-
-
-class Multiplier:
-    """For a bound method of an object."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-
-    def multiply(self, x: int) -> int:
-        return x * self.factor
-
-
-def multiply(factor: int, x: int) -> int:
-    """For a partial."""
-    return x * factor
-
-
-def script_double() -> Any:
-    """The tiny function as a function of the script that is running."""
-    main = sys.modules["__main__"]
-    exec("def double(x):\n    return x * 2\n", main.__dict__)
-    return main.double  # type: ignore[attr-defined]
 
 
 def identity(value: Any) -> Any:

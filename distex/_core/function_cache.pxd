@@ -32,6 +32,9 @@ cdef class CachedFunction:
     cdef readonly object func
     cdef readonly Function function
     cdef readonly list uses
+    cdef list in_dicts
+    cdef list checks
+    cdef list elsewhere
     # whether the workers know it by a name
     cdef public bint by_name
 

@@ -91,32 +91,35 @@ class TaskMethods:
         self._home = home
         self._options = options
         self.limits: Limits | None = options.limits()
+        # attributes, never methods nor set by way of __dict__: CPython then finds them quickest
+        self._call_async: Callable[..., Any] = self._first_call_async
+        self._call: Callable[..., Any] = self._first_call
+        self._run: Callable[..., Any] = self._first_run
 
     # --- single calls: the first starts the pool, and has the next ones go straight to its Caller
 
     def connect(self, caller: Caller) -> None:
         """See client.home.Connected."""
         calls: Any = ContextCaller(caller) if self._options.context else caller
-        # in place of the methods of these names
-        vars(self).update(_call_async=calls.call_async, _call=calls.call, _run=calls.run)
+        self._call_async, self._call, self._run = calls.call_async, calls.call, calls.run
 
     def refuse(self, refusal: Callable[..., Any]) -> None:
         """See client.home.Connected."""
-        vars(self).update(_call_async=refusal, _call=refusal, _run=refusal)
+        self._call_async = self._call = self._run = refusal
 
     def _start(self, here: bool) -> None:
         self._home.start(here)
         self._home.connect(self)
 
-    def _call_async(self, *call: Any) -> Any:
+    def _first_call_async(self, *call: Any) -> Any:
         self._start(here=True)
         return self._call_async(*call)
 
-    def _call(self, *call: Any) -> Any:
+    def _first_call(self, *call: Any) -> Any:
         self._start(here=False)
         return self._call(*call)
 
-    def _run(self, *call: Any) -> Any:
+    def _first_run(self, *call: Any) -> Any:
         self._start(here=False)
         return self._run(*call)
 

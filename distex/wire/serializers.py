@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from distex._core.names import names_in, note_names
+from distex._core.names import note_names_in
 from distex.options import PickleType
 from distex.wire import definitions
 from distex.wire.definitions import PROTOCOL
@@ -64,15 +64,9 @@ def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
     else:
-        if b"__main__" not in data:
-            if not _names_by_value(data):
-                return data
-        elif not _names_by_value(data):
-            names = names_in(data)
-            if names is not None and (
-                    definitions.is_known is bool or all(map(definitions.is_known, names))):
-                note_names(names)
-                return data
+        if not _names_by_value(data) and (
+                b"__main__" not in data or note_names_in(data, definitions.is_known)):
+            return data
     if segments is not None:
         del segments[before:]
     return _cloudpickle_dumps(obj, segments)
@@ -80,7 +74,8 @@ def _pickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
 
 def _names_by_value(data: bytes) -> bool:
     """Return whether a pickle may refer to a module that goes by value."""
-    return any(name.encode() in data for name in definitions.registered_by_value())
+    registered = definitions.registered_by_value()
+    return bool(registered) and any(name.encode() in data for name in registered)
 
 
 def _cloudpickle_dumps(obj: Any, segments: Segments | None = None) -> bytes:
