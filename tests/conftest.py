@@ -10,6 +10,7 @@ A test that takes ``loop`` runs twice, under uvloop and under asyncio's own even
 """
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,13 @@ settings.register_profile("local", deadline=None, max_examples=200)
 settings.register_profile("ci", deadline=None, max_examples=2_000)
 settings.register_profile("sanitize", deadline=None, max_examples=100)
 settings.load_profile(so_much(plain="local", thorough="ci"))
+
+# A shell that starts the tests in the background has them ignore these two, and so would each program
+# that a test starts.
+for number, handler in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 # --- the two loops

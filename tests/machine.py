@@ -18,12 +18,14 @@ POLL = 0.005  # seconds between looks at a condition
 def wait_until(condition, what="the condition", details=None, timeout=DEADLINE):
     """Wait for ``condition()`` to be true; its value."""
     deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        is_late = time.monotonic() > deadline  # asked first, as the machine may pause in between
+        if value := condition():
+            return value
+        if is_late:
             more = f": {details()}" if details is not None else ""
             raise AssertionError(f"waited {timeout} s in vain for {what}{more}")
         time.sleep(POLL)
-    return value
 
 
 def all_gone(pool):
@@ -36,10 +38,12 @@ def all_gone(pool):
 async def wait_until_async(condition, what="the condition", timeout=DEADLINE):
     """As wait_until(), without blocking the loop."""
     deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+    while True:
+        is_late = time.monotonic() > deadline
+        if value := condition():
+            return value
+        assert not is_late, f"waited {timeout} s in vain for {what}"
         await asyncio.sleep(POLL)
-    return value
 
 
 def not_here(reason):
