@@ -145,38 +145,37 @@ cdef class ChunkTask(Task):
         self._become(pieces)
         return pieces
 
-    cdef list on_lost(self, object make_exception, Py_ssize_t item):
-        """Find the one call to blame: it alone has lost a worker, and may be given up; those before
-        it had been done, but their results are lost; those behind it had not been started."""
-        cdef ChunkTask piece, blamed
+    cdef Task find_suspect(self, Py_ssize_t item, list parts):
+        """Find the one call to blame: those before it had been done, but their results are lost;
+        those behind it had not been started."""
+        cdef ChunkTask suspect
         cdef list pieces = []
         cdef Py_ssize_t first = self.received
-        if self.done:
-            return []
-        if self.limits is None or self.limits.retries == 0:
-            return Task.on_lost(self, make_exception, item)
+        if self.retries() == 0:
+            return Task.find_suspect(self, item, parts)
         if first >= self.calls:  # its last results had come, if not its end
             self._become(pieces)
-            return pieces
+            return None
         if item < first or item >= self.calls:  # not known: all that are left
-            blamed = self._piece(self.items[first:self.calls])
-            pieces.append(blamed)
+            suspect = self._piece(self.items[first:self.calls])
+            pieces.append(suspect)
         else:
-            blamed = self._piece(self.items[item:item + 1])
+            suspect = self._piece(self.items[item:item + 1])
             if item > first:
                 pieces.append(self._piece(self.items[first:item]))
-            pieces.append(blamed)
+            pieces.append(suspect)
             if item + 1 < self.calls:
                 pieces.append(self._piece(self.items[item + 1:self.calls]))
-        blamed.losses = self.losses + 1
+        suspect.losses = self.losses
+        suspect.wire_id = self.wire_id
         self._become(pieces)
-        if blamed.losses > self.limits.retries:
-            blamed.fail(make_exception(blamed))
-        return [piece for piece in pieces if not piece.done]
+        parts.extend(pieces)
+        return suspect
 
     cdef ChunkTask _piece(self, list items):
         piece = ChunkTask(self.function, items, self.spread, self.notify)
         piece.limits = self.limits
+        piece.spared = self.spared
         return piece
 
     cdef int _become(self, list pieces) except -1:
@@ -199,6 +198,12 @@ cdef class ChunkTask(Task):
 
     cdef int fail(self, object exc) except -1:
         return self._end(exc)
+
+    cdef uint32_t answered(self) noexcept:
+        return self.received
+
+    cdef bint is_ended(self):
+        return self.done
 
     cdef int drop(self) except -1:
         self.dropped = True

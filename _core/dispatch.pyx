@@ -25,7 +25,7 @@ from collections import deque
 from distex._core.clock cimport seconds
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport (
-    BYE, CALL, CANCEL, CANCELLED, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
+    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
     Buffer, FrameHandler, FrameWriter, Header, Kind,
 )
 from distex._core.functions cimport Function, FunctionTable
@@ -54,12 +54,16 @@ cdef enum:
     # a chunk that has taken this many times what it was meant to, and more than AHEAD_NS, is shared
     # out anew
     LATE_FACTOR = 8
+    # workers that may be lost with a task on them without it being blamed; with the next one it is
+    SPARED_LIMIT = 8
 
 
 # seconds for which a worker has nothing to do before others are asked for some of theirs
 BALANCE_DELAY = 0.004
 # seconds for which a worker with tiny tasks gives no answer before another one is woken beside it
 LAG_DELAY = 0.004
+# seconds for which tasks are tried apart from all others, doubled each time, from twice that on
+TRIAL_TIME = 0.5
 # seconds until a worker that has closed its lane is known to be dead, if it is
 LANE_GRACE = 1.0
 
@@ -92,6 +96,17 @@ cdef Function complete(Function function):
     if names.issubset(function.names) or function.table.extend is None:
         return function
     return function.table.extend(function, names)
+
+
+cdef list split_suspects(list tasks):
+    """Groups of tasks, each of which is to be tried apart. The one that was started last is the
+    first to be looked at; of the others each half is, and so on, until the one is found."""
+    cdef Task task
+    groups = [[task] for task in tasks if task.spared >= SPARED_LIMIT]
+    tasks = [task for task in tasks if task.spared < SPARED_LIMIT]
+    half = len(tasks) // 2
+    groups.extend(group for group in (tasks[-1:], tasks[:half], tasks[half:-1]) if group)
+    return groups
 
 
 cdef class Machine:
@@ -136,8 +151,8 @@ cdef class WorkerLink(FrameHandler):
         self.budget = dispatcher.max_calls or -1
 
     cdef bint has_room(self, double cost_ns):
-        if (self.lost or self.retiring or self.lane_task is not None or self.budget == 0
-                or self.out.congested()):
+        if (self.lost or self.retiring or self.apart or self.lane_task is not None
+                or self.budget == 0 or self.out.congested()):
             return False
         if self.in_flight < self.dispatcher.qsize:
             return True
@@ -170,6 +185,7 @@ cdef class WorkerLink(FrameHandler):
         self.in_flight -= 1
         self.dispatcher.in_flight -= 1
         if self.in_flight == 0:
+            self.apart = False
             self._leave_busy()
             self._list_idle()
         return 0
@@ -279,6 +295,7 @@ cdef class WorkerLink(FrameHandler):
         nanny to interrupt a plain function where that is wanted. It keeps its place until the
         worker has answered."""
         if task.link is self and not self.lost:
+            task.is_unwanted = True
             self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
             if task.limits is not None and task.limits.grace >= 0:
                 # once the frame has been sent, and those of others that are cancelled with it: a
@@ -303,12 +320,12 @@ cdef class WorkerLink(FrameHandler):
             raise ProtocolError(f"an answer to task {id}, which the worker does not have")
         return task
 
-    cdef int _settle(self, Py_ssize_t slot, Task task) except -1:
-        """The worker is done with the task."""
+    cdef int _settle(self, Py_ssize_t slot, Task task, uint32_t done) except -1:
+        """The worker is done with the task, after so many calls of it."""
         self.slots[slot] = None
         self.free_slots.append(slot)
         self.load_ns -= task.booked_ns
-        self.tasks_done += task.calls
+        self.tasks_done += done
         task.link = None
         self._end()
         if self.in_flight == 0:
@@ -341,7 +358,9 @@ cdef class WorkerLink(FrameHandler):
                     and len(self.dispatcher.links) > 1 and self.has_too_much()):
                 self.recall()
             return 0
-        self._settle(header.id & (SLOT_COUNT - 1), task)
+        self._settle(header.id & (SLOT_COUNT - 1), task,
+                     task.calls if kind == RESULT or task.kind == CALL
+                     else task.answered() + (kind == ERROR))
         if kind == RESULT:
             if header.flags:  # it gave a coroutine
                 task.function.is_async = True
@@ -369,8 +388,7 @@ cdef class WorkerLink(FrameHandler):
             raise ProtocolError("a task is returned in a way that it can't be")
         memcpy(&spent, body, 8)
         self.recalled = False
-        self._settle(header.id & (SLOT_COUNT - 1), task)
-        self.tasks_done -= task.calls - header.aux
+        self._settle(header.id & (SLOT_COUNT - 1), task, header.aux)
         if task.pinned:
             return self.send(task)
         self.returned.extend(task.on_returned(header.aux, <double>spent))
@@ -409,6 +427,36 @@ cdef class WorkerLink(FrameHandler):
         """Have it give back what it has not started."""
         self.recalled = True
         return self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+
+    cdef int begin_trial(self, list group) except -1:
+        """Send it, as it has nothing to do, tasks that it gets no others beside for a while: until
+        they are done, or have gone well for long enough. They may be waiting for others."""
+        cdef Task task
+        cdef Dispatcher dispatcher = self.dispatcher
+        cdef double now = 0, delay = TRIAL_TIME
+        self.apart = True
+        self.trials += 1
+        for task in group:
+            delay = max(delay, TRIAL_TIME * (1 << task.spared))
+            if self.lost:  # while another one was pickled
+                dispatcher.queue.appendleft(task)
+            else:
+                dispatcher.send_waiting(self, task, &now)
+        if self.in_flight == 0:
+            self.apart = False
+        elif task.spared < SPARED_LIMIT:
+            dispatcher.loop.call_later(delay, self._end_trial, self.trials)
+        return 0
+
+    def _end_trial(self, trial):
+        cdef Dispatcher dispatcher = self.dispatcher
+        if self.apart and self.trials == trial and not self.lost:
+            self.apart = False
+            if dispatcher.suspects and not self.retiring:  # nothing speaks against these any more
+                dispatcher.try_suspects(self)
+            if not self.apart:
+                dispatcher.full = False
+                dispatcher.pump(self)
 
     def writable(self):
         """The worker takes data again."""
@@ -462,9 +510,10 @@ cdef class WorkerLink(FrameHandler):
                 callback()
 
     def lose(self, started_id, make_exception, Py_ssize_t item=-1):
-        """The worker is gone. The tasks that it may have started fail with
-        ``make_exception(task)``, or are tried again where that is wanted; the others wait for
-        another worker, before all that wait already.
+        """The worker is gone. If it may have started one task, that fails with
+        ``make_exception(task)``, or is tried again where that is wanted; of several, those that may
+        be tried again are, apart from all others until the one to blame is found. The tasks that it
+        had not started wait for another worker, before all that wait already.
 
         Args:
             started_id: wire id of the last task that it started; None: not known.
@@ -486,6 +535,7 @@ cdef class WorkerLink(FrameHandler):
         if dispatcher.packing is self:
             dispatcher.packing = None
         cdef Task task
+        cdef Task suspect
         tasks = sorted((task for task in self.slots if task is not None), key=_wire_id)
         self.slots = []
         self.latest = None
@@ -493,21 +543,52 @@ cdef class WorkerLink(FrameHandler):
         if self.in_flight:
             self._leave_busy()
             self.in_flight = 0
-        move = []
+        move, suspects = [], []
         if self.lane_task is None:
             self.lane = None
         else:  # its caller may be about to use the lane
             tasks.append(self.lane_task)
+        cdef Py_ssize_t started = 0
+        cdef bint has_started, apart
+        for task in tasks:
+            started += started_id is None or task.wire_id <= started_id
         for task in tasks:
             task.link = None
+            dispatcher.tasks_done += task.answered()
+            if task.is_ended():  # it was cancelled, or its time is over
+                task.cancelled_remotely()
+                continue
             if task.pinned or dispatcher.closed is not None:
                 task.fail(make_exception(task))
-            elif started_id is None or task.wire_id <= started_id:
-                again = task.on_lost(make_exception, item if task.wire_id == started_id else -1)
-                dispatcher.tasks_retried += len(again)
-                move.extend(again)
+                continue
+            has_started = started_id is None or task.wire_id <= started_id
+            parts = []
+            if has_started:
+                suspect = task.find_suspect(item if task.wire_id == started_id else -1, parts)
+                for part in parts:
+                    (<Task>part).is_retried = True
+                    if part is suspect:
+                        break
             else:
-                move.append(task)
+                suspect = task
+                parts.append(task)
+            if suspect is not None:
+                apart = has_started
+                if (suspect.spared >= SPARED_LIMIT
+                        or has_started and (started == 1 or suspect.retries() == 0)):
+                    suspect.losses += 1
+                    apart = True
+                else:
+                    suspect.spared += 1
+                    apart = apart or suspect.spared >= SPARED_LIMIT
+                if apart:
+                    parts.remove(suspect)
+                    if suspect.losses > suspect.retries():
+                        suspect.fail(make_exception(suspect))
+                    else:
+                        suspects.append(suspect)
+            move.extend(parts)
+        dispatcher.suspects.extend(split_suspects(suspects))
         dispatcher.queue.extendleft(reversed(move))
         dispatcher.full = False
         dispatcher.pump(None)
@@ -515,6 +596,10 @@ cdef class WorkerLink(FrameHandler):
 
 def _wire_id(Task task):
     return task.wire_id
+
+
+def _in_flight(WorkerLink link):
+    return link.in_flight
 
 
 cdef class Dispatcher:
@@ -547,13 +632,14 @@ cdef class Dispatcher:
         self.idle = []
         self.busy = []
         self.queue = deque()
+        self.suspects = []
         self.timed = set()
 
     @property
     def outstanding(self):
         """Tasks that wait or are on a worker."""
         waiting = 0 if self.semaphore is None else self.semaphore.waiting
-        return len(self.queue) + self.in_flight + waiting
+        return len(self.queue) + sum(map(len, self.suspects)) + self.in_flight + waiting
 
     def _balance(self):
         """Let workers that have nothing to do take over from those that have too much."""
@@ -618,9 +704,7 @@ cdef class Dispatcher:
         """Take no further tasks; those that are left fail with ``make_exception(task)``."""
         cdef Task task
         self.closed = make_exception
-        queue = self.queue
-        while queue:
-            task = queue.popleft()
+        for task in self._take_all():
             task.fail(make_exception(task))
         for link in list(self.links):
             link.lose(None, make_exception)
@@ -631,10 +715,13 @@ cdef class Dispatcher:
         """Cancel all that no worker has yet, and what is to come, as from a map that goes on."""
         cdef Task task
         self.cancelling = True
-        queue = self.queue
-        while queue:
-            task = queue.popleft()
+        for task in self._take_all():
             task.drop()
+
+    def _take_all(self):
+        """Give the tasks that no worker has, one by one."""
+        while self.suspects or self.queue:
+            yield from self.suspects.pop() if self.suspects else (self.queue.popleft(),)
 
     cpdef int submit(self, Task task) except -1:
         """Have a task done, from any thread. Raises RuntimeError if the pool's loop is closed."""
@@ -697,6 +784,15 @@ cdef class Dispatcher:
         task.forget_deadline()
         return False
 
+    cdef int send_waiting(self, WorkerLink link, Task task, double* now) except -1:
+        """Send a task that has waited, if it still is to be done."""
+        if self.starts(task, now):
+            if task.is_retried:
+                task.is_retried = False
+                self.tasks_retried += 1
+            link.send(task)
+        return 0
+
     def _submit_admitted(self, Task task):
         self.submit(task)
 
@@ -739,7 +835,7 @@ cdef class Dispatcher:
         """A worker with a lane that has nothing to do, for this task alone; or None."""
         cdef WorkerLink link
         cdef Py_ssize_t i
-        if self.closed is not None or len(self.queue):
+        if self.closed is not None or len(self.queue) or len(self.suspects):
             return None
         for i in range(len(self.idle) - 1, -1, -1):
             link = self.idle[i]
@@ -767,7 +863,7 @@ cdef class Dispatcher:
             link._end()
             if link.on_retired is not None:
                 self.inbox.put(link._look_retired)
-        if len(self.queue) or self.on_drained is not None:
+        if len(self.queue) or len(self.suspects) or self.on_drained is not None:
             self.inbox.put(self._pump)
         return 0
 
@@ -786,6 +882,8 @@ cdef class Dispatcher:
         cdef Task task
         cdef double now = 0
         queue = self.queue
+        if self.suspects:
+            self.try_suspects(None)
         while queue:
             task = queue[0]
             link = self.choose(self._cost(task), hint)
@@ -793,11 +891,32 @@ cdef class Dispatcher:
                 self.full = bool(self.links)
                 return 0
             queue.popleft()
-            if self.starts(task, &now):
-                link.send(task)
-        if self.in_flight == 0 and self.on_drained is not None:
+            self.send_waiting(link, task, &now)
+        if self.in_flight == 0 and not self.suspects and self.on_drained is not None:
             callback, self.on_drained = self.on_drained, None
             callback()
+        return 0
+
+    cdef int try_suspects(self, WorkerLink spare) except -1:
+        """Give each group of suspects a worker that has nothing to do, or else the spare one, if
+        there is one; if there is none, let one come to the end of what it has."""
+        cdef WorkerLink link
+        while self.suspects:
+            link = self._next_idle(0)
+            if link is None:
+                link, spare = spare, None
+            if link is None:
+                link = self.reserved
+                if self.busy and (link is None or link.lost or link.in_flight == 0):
+                    self.reserved = min(self.busy, key=_in_flight)
+                    self.reserved.apart = True
+                return 0
+            if link is self.reserved:
+                self.reserved = None
+            link.begin_trial(self.suspects.pop(0))
+        if self.reserved is not None:
+            self.reserved.apart = False
+            self.reserved = None
         return 0
 
     cdef WorkerLink _next_idle(self, double cost_ns):

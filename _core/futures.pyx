@@ -81,6 +81,9 @@ cdef class AsyncTask(Task):
     cdef int succeed(self, object value) except -1:
         return self.finish(DONE, value)
 
+    cdef bint is_ended(self):
+        return self.is_unwanted or self.state >= DONE
+
     cdef int fail(self, object exc) except -1:
         if isinstance(exc, StopIteration):  # which an await can't raise
             error = RuntimeError(f"{self.function.name} raised StopIteration")
@@ -343,6 +346,10 @@ cdef class ConcurrentTask(Task):
             _Future.set_result(self, value)
         self.release_permit()
         return 0
+
+    cdef bint is_ended(self):
+        return (self.is_unwanted or self._state is CANCELLED_AND_NOTIFIED
+                or self._state is FINISHED)
 
     cdef int fail(self, object exc) except -1:
         self._release()

@@ -173,14 +173,24 @@ cdef class Task:
         """The worker gives it back, with done calls of a chunk answered: what to send instead."""
         return [self]
 
-    cdef list on_lost(self, object make_exception, Py_ssize_t item):
+    cdef Task find_suspect(self, Py_ssize_t item, list parts):
         """The worker that may have started it is gone, at this item of a chunk (-1: not known):
-        what to send instead."""
-        self.losses += 1
-        if self.limits is not None and self.losses <= self.limits.retries:
-            return [self]
-        self.fail(make_exception(self))
-        return []
+        return the part of it that may be to blame, if there is one. All parts are added to the
+        list, which are to be sent instead."""
+        parts.append(self)
+        return self
+
+    cdef uint32_t answered(self) noexcept:
+        """Calls of it whose results have come, while it is on a worker."""
+        return 0
+
+    cdef bint is_ended(self):
+        """Whether nobody waits for it any more."""
+        return self.is_unwanted
+
+    cdef int retries(self) noexcept:
+        """Workers that it may lose and yet be tried again."""
+        return 0 if self.limits is None else self.limits.retries
 
     cdef int succeed(self, object value) except -1:
         return 0

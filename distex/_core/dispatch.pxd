@@ -58,6 +58,10 @@ cdef class WorkerLink(FrameHandler):
     # asked to give back what it has not started; what it gave back in the present batch
     cdef bint recalled
     cdef list returned
+    # it gets no other tasks than those that are tried apart from all others there, or are to be;
+    # how many times it has been
+    cdef bint apart
+    cdef uint32_t trials
 
     cdef bint has_room(self, double cost_ns)
     cdef bint has_little(self) noexcept
@@ -71,11 +75,12 @@ cdef class WorkerLink(FrameHandler):
     cdef int _send_function(self, Function function) except -1
     cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept
     cdef int spend(self, uint32_t calls) except -1
-    cdef int _settle(self, Py_ssize_t slot, Task task) except -1
+    cdef int _settle(self, Py_ssize_t slot, Task task, uint32_t done) except -1
     cdef Task _find(self, uint64_t id)
     cdef int _take_back(self, Header* header, const char* body) except -1
     cdef bint has_too_much(self)
     cdef int recall(self) except -1
+    cdef int begin_trial(self, list group) except -1
 
 
 cdef class Dispatcher:
@@ -92,6 +97,10 @@ cdef class Dispatcher:
     cdef readonly list links
     # tasks that wait for room on a worker
     cdef readonly object queue
+    # groups of tasks that may be to blame for the loss of a worker, each for a worker by itself;
+    # the link that gets no others, so that it has nothing to do soon and can be given one of them
+    cdef list suspects
+    cdef WorkerLink reserved
     # links without work, most recently used last; may hold some that have found work since
     cdef list idle
     # links with work, in no order; where the last look at some of them ended
@@ -135,6 +144,8 @@ cdef class Dispatcher:
     cdef WorkerLink _next_idle(self, double cost_ns)
     cdef bint _wakes_another(self) except -1
     cdef WorkerLink choose(self, double cost_ns, WorkerLink hint)
+    cdef int send_waiting(self, WorkerLink link, Task task, double* now) except -1
+    cdef int try_suspects(self, WorkerLink spare) except -1
     cdef int add(self, Task task) except -1
     cdef bint starts(self, Task task, double* now) except -1
     cdef int set_deadline(self, Task task) except -1

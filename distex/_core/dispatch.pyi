@@ -17,6 +17,7 @@ from distex._core.task import Task
 
 BALANCE_DELAY: float
 LAG_DELAY: float
+TRIAL_TIME: float
 LANE_GRACE: float
 
 @disjoint_base

@@ -52,6 +52,11 @@ cdef class Task:
     # what it was submitted with, or None; workers that it has lost
     cdef public Limits limits
     cdef readonly int losses
+    # workers that were lost with it on them, for which it was not to blame as far as is known
+    cdef readonly int spared
+    # its worker was asked to cancel it; it had started on one that was lost, and waits
+    cdef bint is_unwanted
+    cdef bint is_retried
     # among those that have the same time, or None; when it is over; who comes before and after
     cdef Deadlines deadlines
     cdef double deadline
@@ -69,7 +74,10 @@ cdef class Task:
                      double spent_ns) except -1
     cdef int learn(self, uint32_t done, double spent_ns) except -1
     cdef list on_returned(self, uint32_t done, double spent_ns)
-    cdef list on_lost(self, object make_exception, Py_ssize_t item)
+    cdef Task find_suspect(self, Py_ssize_t item, list parts)
+    cdef int retries(self) noexcept
+    cdef uint32_t answered(self) noexcept
+    cdef bint is_ended(self)
     cdef int succeed(self, object value) except -1
     cdef int fail(self, object exc) except -1
     cdef int expire(self, object exc) except -1

@@ -18,7 +18,8 @@ class Statistics:
 
     Attributes:
         tasks_done: that workers have answered, whatever the outcome; each item of a map is one.
-        tasks_lost: that failed with WorkerLost; a chunk of a map is one.
+        tasks_lost: that failed with WorkerLost; a chunk of a map is one. A task that was cancelled,
+            or whose time was over, is not lost with its worker.
         tasks_retried: that were sent again after a loss; a chunk of a map is one.
         workers_lost: that died or were cut off, but for those that the pool itself ended.
         workers_recycled: that were replaced for their number of tasks or their memory.

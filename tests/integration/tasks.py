@@ -194,6 +194,10 @@ def mark(folder, word="arrived"):
     Path(folder, f"{word}-{uuid.uuid4().hex}").touch()
 
 
+def marks(folder, word="arrived"):
+    return len(list(Path(folder).glob(f"{word}-*")))
+
+
 GATE_TIMEOUT = 5.0  # seconds; so that a test that fails before it opens its gate does not hang
 
 
@@ -382,6 +386,18 @@ def die_for(folder, item, doomed):
     mark(folder, f"ran{item}")
     if item == doomed:
         os._exit(7)
+    return item
+
+
+async def die_beside_others(folder, item, guilty, together):
+    """Give the item; this one kills each worker, once it is there with the others."""
+    mark(folder)
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while marks(folder) < together and time.monotonic() < deadline:
+        await asyncio.sleep(0.002)
+    if item == guilty:
+        os._exit(7)
+    await asyncio.sleep(0.01)
     return item
 
 

@@ -90,6 +90,19 @@ def test_the_item_of_a_map_that_kills_its_workers_is_to_blame_alone(make_pool, g
         assert pool.run(tasks.double, 1) == 2
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_of_coroutines_on_one_worker_only_that_which_kills_it_is_given_up(
+        make_pool, gate, workers):
+    async with make_pool(workers, qsize=10) as pool:
+        calls = [
+            pool.options(retries=3).run_async(tasks.die_beside_others, gate.path, item, 4, 10)
+            for item in range(10)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(results.pop(4), WorkerLost)
+        assert results == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+        assert await pool.run_async(tasks.double, 1) == 2
+
+
 def test_what_is_cancelled_is_not_run_again(make_pool, gate):
     with make_pool(1, retries=100) as pool:
         future = pool.submit(tasks.pass_gate_async, gate.path)
