@@ -14,12 +14,11 @@ from distex.client.home import Home
 from distex.client.ready import Ready
 from distex.client.task_options import CancelRunning, TaskOptions
 from distex.client.tasks import BoundPool, TaskMethods
-from distex.cluster.scaling import Scaling
-from distex.cluster.state import HostRecord, Statistics, WorkerInfo
-from distex.errors import HostError, WorkerLost
+from distex.cluster.membership import Membership
+from distex.cluster.state import Statistics, WorkerInfo
+from distex.errors import WorkerLost
 from distex.launch.base import Launcher
 from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
-from distex.launch.local import LocalLauncher
 from distex.options import LoopType, PickleType
 from distex.wire.output import Output
 
@@ -306,7 +305,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             its name, for remove_host().
 
         Raises:
-            HostError: the pool has it already, or it can't be reached; the message says why.
+            HostError: the pool has it already, it can't be reached, or another call has removed it
+                meanwhile; the message says why.
             PoolStartError: its workers can't be started.
             PoolClosed: the pool was ended before that.
 
@@ -315,9 +315,9 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         launcher = self._launcher(host)
         await self._home.start_async()
         try:
-            name: str = await self._home.call(self._scaling.add(launcher))
+            name: str = await self._home.call(self._membership.add(launcher))
         except asyncio.CancelledError:  # of this loop: the pool's may not have come to know in time
-            self._home.submit(self._scaling.undo_add(launcher))
+            self._home.submit(self._membership.undo_add(launcher))
             raise
         return name
 
@@ -325,7 +325,7 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         """As add_host_async(), for synchronous code."""
         launcher = self._launcher(host)
         self._home.start_and_wait()
-        name: str = self._home.submit(self._scaling.add(launcher)).result()
+        name: str = self._home.submit(self._membership.add(launcher)).result()
         return name
 
     async def remove_host_async(self, host: str | HostSpec, *, drain: bool = True) -> None:
@@ -342,38 +342,38 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             HostError: the pool has no such host.
         """
         await self._home.start_async()
-        hosts = self._hosts_named(host)
-        await self._home.call(self._scaling.remove(hosts, drain))
+        await self._home.call(self._membership.remove(host, drain))
 
     def remove_host(self, host: str | HostSpec, *, drain: bool = True) -> None:
         """As remove_host_async(), for synchronous code."""
         self._home.start_and_wait()
-        hosts = self._hosts_named(host)
-        self._home.submit(self._scaling.remove(hosts, drain)).result()
+        self._home.submit(self._membership.remove(host, drain)).result()
 
     async def scale_async(self, num_workers: int) -> None:
-        """Have so many workers on this machine; wait until they are ready, or the others gone.
+        """Have this number of workers on this machine; wait until they are ready and others gone.
+
+        The number is a state, not a change: of several calls, from whichever threads and loops, the
+        last one wins. A call that is overtaken by one with another number returns at once. What was
+        asked for goes on if the caller stops waiting for it.
 
         A worker that takes the place of one that was ready, see max_tasks_per_child, is not waited
-        for. Those that are too many end what they have started, as with remove_host(). With 0 and
-        no other hosts tasks wait until there are workers again.
+        for. Surplus workers end what they have started, as with remove_host(). With 0 and no other
+        hosts tasks wait until there are workers again.
 
         Raises:
             PoolStartError: they can't be started; the pool goes on with those that could.
             PoolClosed: the pool was ended before that.
+            RuntimeError: the pool was shut down.
         """
         check_count(num_workers)
         await self._home.start_async()
-        await self._home.call(self._scaling.scale(self._local(num_workers), num_workers))
+        await self._home.call(self._home.supervisor.scaling.scale(num_workers))
 
     def scale(self, num_workers: int) -> None:
         """As scale_async(), for synchronous code."""
         check_count(num_workers)
         self._home.start_and_wait()
-        self._home.submit(self._scaling.scale(self._local(num_workers), num_workers)).result()
-
-    def _local(self, num_workers: int) -> Launcher:
-        return LocalLauncher(num_workers, self._home.settings.hash_seed)
+        self._home.submit(self._home.supervisor.scaling.scale(num_workers)).result()
 
     def _launcher(self, host: str | HostSpec) -> Launcher:
         (launcher,) = launchers(
@@ -381,18 +381,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         return launcher
 
     @property
-    def _scaling(self) -> Scaling:
-        return self._home.supervisor.scaling
-
-    def _hosts_named(self, host: str | HostSpec) -> list[HostRecord]:
-        named = [record for record in list(self._home.supervisor.hosts) if record.name == host]
-        if not named:
-            key = parse_hosts(host)[0].key
-            named = [record for record in list(self._home.supervisor.hosts)
-                     if record.launcher is not None and record.launcher.key == key]
-        if not named:
-            raise HostError(f"the pool has no host {host}: Pool.workers() shows those that it has")
-        return named
+    def _membership(self) -> Membership:
+        return self._home.supervisor.membership
 
     # --- the end
 

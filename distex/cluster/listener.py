@@ -3,7 +3,7 @@
     worker on this host ──Unix socket in a private folder──> accept ──> Handshake
     worker by ssh ────────channel of the tunnel────────────────┤
     worker by TCP ────────TlsListener: TLS, the secret─────────┘
-    nanny that joins ─────TlsListener──> NannyStream ──> Scaling
+    nanny that joins ─────TlsListener──> NannyStream ──> Membership
 
 Connections are unauthenticated until their Handshake is done. Those that are dropped are counted.
 """

@@ -34,7 +34,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from distex import options
-from distex.cluster.scaling import Scaling
+from distex.cluster.membership import Membership
 from distex.cluster.state import Cluster, HostRecord, WorkerRecord
 from distex.wire import messages
 
@@ -48,12 +48,12 @@ class Recovery:
 
     Args:
         cluster: the supervisor.
-        scaling: knows the calls that wait for workers.
+        membership: knows the calls that wait for workers.
     """
 
-    def __init__(self, cluster: Cluster, scaling: Scaling) -> None:
+    def __init__(self, cluster: Cluster, membership: Membership) -> None:
         self._cluster = cluster
-        self._scaling = scaling
+        self._membership = membership
         self._without_workers_since: float | None = None  # and at least one could not be had
 
     # --- what happens
@@ -165,7 +165,7 @@ class Recovery:
             except Exception as exc:
                 reason = f"no nanny can be started on {host.name}: {exc or type(exc).__name__}"
                 host.failures_in_series += 1
-                self._scaling.on_start_failed(host, reason, exc)
+                self._membership.on_start_failed(host, reason, exc)
                 self._note_failure(host, reason, exc)
 
     async def _back_off(self, host: HostRecord) -> None:
@@ -177,7 +177,7 @@ class Recovery:
     def _is_told(self, host: HostRecord, reason: str, cause: BaseException | None) -> bool:
         """Whether the failure concerns only those who wait for the host's workers: a call, or all
         who wait for the pool to be ready. They are told."""
-        if self._scaling.on_start_failed(host, reason, cause):
+        if self._membership.on_start_failed(host, reason, cause):
             return True
         if not self._cluster.running:
             self._cluster.start_failed(reason, cause)

@@ -134,7 +134,7 @@ class HostRecord:
     nanny: Nanny | None = None
     name: str = ""
     is_serving: bool = False  # the nanny has said what it is
-    established: bool = False  # all its workers were ready once
+    had: int | None = None  # workers that were all ready once; None: they never were
     leaving: bool = False  # it is being removed
     refusal: str = ""  # why it is being sent away
     unusable: str = ""  # why the nanny that is there is of no use
@@ -143,7 +143,8 @@ class HostRecord:
     failures_in_series: int = 0  # to start a worker or the nanny
     deadline: asyncio.TimerHandle | None = None  # for the nanny to say that it serves
     workers: dict[int, "WorkerRecord"] = field(default_factory=dict)
-    adding: "asyncio.Task[str] | None" = None  # it is being added to a pool that runs
+    adding: "asyncio.Task[None] | None" = None  # its first nanny is being started
+    failure: Exception | None = None  # why it could not be added
     replacing: "asyncio.Task[None] | None" = None  # the nanny is being started anew
     refilling: "asyncio.Task[None] | None" = None  # workers are about to be started
     machine: Machine = field(init=False)
@@ -160,6 +161,11 @@ class HostRecord:
     def is_local(self) -> bool:
         """Whether it is this machine."""
         return self.machine.is_local
+
+    @property
+    def established(self) -> bool:
+        """Whether all its workers were ready once."""
+        return self.had is not None
 
     @property
     def staying(self) -> list["WorkerRecord"]:

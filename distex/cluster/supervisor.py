@@ -4,8 +4,9 @@
                    │                                           │
                    └─Started, Exited──> Supervisor <───────────┘ Hello, Ready, connection lost
                                             ▲
-     hosts and workers that ──> Scaling ────┘
-     come and go
+     hosts and workers that ──> Membership ─┘
+     come and go                    ▲
+                                 Scaling: how many workers on this machine
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from distex._core.ring import peer_process
 from distex._core.task import Task
 from distex.cluster.listener import Listener
 from distex.cluster.losses import worker_lost
+from distex.cluster.membership import Membership
 from distex.cluster.recovery import Recovery
 from distex.cluster.scaling import Scaling
 from distex.cluster.settings import Settings
@@ -66,12 +68,13 @@ class Supervisor:
         # pickles an object with all that it needs of __main__; the pool's home replaces it
         self.pack: Callable[[Any, list[Any]], bytes] = serializers.for_functions(
             settings.func_pickle).dumps
-        self.scaling: Scaling = Scaling(self)
-        self.recovery: Recovery = Recovery(self, self.scaling)
+        self.membership: Membership = Membership(self)
+        self.scaling: Scaling = Scaling(self, self.membership)
+        self.recovery: Recovery = Recovery(self, self.membership)
         self.start_watch: StartWatch = StartWatch(self, self.recovery, settings.start_timeout)
         self.listener: Listener = Listener(
             self.loop, self, settings.localhost, settings.localport, settings.tcp,
-            self.scaling.accept_nanny, settings.hash_seed)
+            self.membership.accept_nanny, settings.hash_seed)
         self.hosts: list[HostRecord] = [
             HostRecord(self, launcher) for launcher in settings.launchers]
         self._token = secrets.token_bytes(32)
@@ -178,9 +181,9 @@ class Supervisor:
     def fill(self, host: HostRecord, successors: int = 0) -> None:
         """Have as many workers started on the host as it lacks; so many of them take the place of
         others that were ready."""
-        assert host.wanted is not None and host.nanny is not None
-        if self._stopping is not None:
+        if self._stopping is not None or host.nanny is None:  # launch() is about to give it
             return
+        assert host.wanted is not None
         if not host.nanny.is_reachable():
             self.recovery.reopen(host, successors)
             return
@@ -240,14 +243,15 @@ class Supervisor:
         if self.settings.spin and record.host.is_local:
             record.connection.enable_polling()
         self.check_ready()
-        self.scaling.check_complete(record.host)
+        self.membership.check_complete(record.host)
 
     def check_ready(self) -> None:
         """Say so once all workers that were asked for at first are ready."""
         if not self._started.done() and all(
                 host.is_complete for host in self.hosts if host.launcher is not None):
             for host in self.hosts:
-                host.established = host.is_complete
+                if host.is_complete:
+                    host.had = host.wanted
             self.running = True
             self._started.set_result(None)
             if self.settings.max_memory_per_child:
@@ -278,7 +282,7 @@ class Supervisor:
             if host.wanted is None:
                 host.wanted = message.cpus
             if host.launcher is None:
-                self.scaling.on_nanny_joined(host, message)
+                self.membership.on_nanny_joined(host, message)
             host.is_serving = True
             if host.nanny is not None:
                 self._configure(host)
@@ -291,7 +295,7 @@ class Supervisor:
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
             return
         if isinstance(message, messages.Leaving):
-            self.scaling.on_nanny_leaving(host)
+            self.membership.on_nanny_leaving(host)
             return
         if isinstance(message, messages.Memory):
             for number, memory in message.resident.items():
@@ -327,7 +331,7 @@ class Supervisor:
 
     def on_worker_exhausted(self, record: WorkerRecord) -> None:
         """It has got all the tasks that it is for."""
-        self.scaling.recycle(record)
+        self.membership.recycle(record)
 
     async def _watch_memory(self) -> None:
         """Replace workers that use too much."""
@@ -336,7 +340,7 @@ class Supervisor:
             try:
                 for record in self.workers():
                     if (record.resident or 0) > self.settings.max_memory_per_child:
-                        self.scaling.recycle(record)
+                        self.membership.recycle(record)
             except Exception:  # no files are to be had just now, say
                 logger.exception("distex: the memory of workers can't be read")
 
@@ -347,7 +351,7 @@ class Supervisor:
             host.failures_in_series += 1
         for worker in list(host.workers.values()):
             self.forget_worker(worker)
-        if self._stopping is not None or host.leaving or self.scaling.drop_joined(host):
+        if self._stopping is not None or host.leaving or self.membership.drop_joined(host):
             return
         self.recovery.on_nanny_lost(host)
 

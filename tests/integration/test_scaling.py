@@ -14,7 +14,7 @@ from machine import is_alive
 from distex import HostError, Pool, PoolClosed, PoolStartError, WorkerInfo, WorkerLost
 
 from . import tasks
-from .support import Gate, wait_until, wait_until_async
+from .support import DEADLINE, Gate, wait_until, wait_until_async
 
 HERE = socket.gethostname()
 
@@ -167,10 +167,10 @@ def test_a_scale_is_overtaken_by_another(make_pool, gate):
         pool.scale(2)
         assert pool.total_workers() == 2
         assert pool.run(tasks.double, 4) == 8
+        first.join()
         gate.open()
         assert running.result() == "done"
-        first.join()
-        assert states(pool) == {"idle": 2}
+        wait_until(lambda: states(pool) == {"idle": 2}, what="the other one to leave")
 
 
 async def test_a_scale_does_not_wait_until_no_worker_is_being_replaced(make_pool, tmp_path):
@@ -307,10 +307,69 @@ def test_none_while_the_first_are_started_again(make_pool, gate):
             scaling = thread.submit(pool.scale, 2)
             gate.wait_for(3)
             pool.scale(0)
-            with pytest.raises(HostError, match="removed before its workers were ready"):
-                scaling.result()
+            assert scaling.result() is None  # overtaken
         assert pool._home.supervisor.hosts == []
         gate.open()
+        pool.scale(1)
+        assert pool.run(tasks.double, 4) == 8
+
+
+@pytest.mark.parametrize("numbers", [(3, 0), (0, 3), (2, 0, 2), (3, 1), (1, 3, 2), (0, 0), (3, 3)])
+async def test_of_several_scales_in_one_tick_the_last_wins(make_pool, numbers):
+    async with make_pool(1) as pool:
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*map(pool.scale_async, numbers))
+        assert pool.total_workers() == len(pool.workers()) == numbers[-1]
+        await pool.scale_async(1)
+        assert await pool.run_async(tasks.double, 4) == 8
+
+
+def test_of_scales_in_many_threads_the_last_wins(make_pool):
+    with make_pool(1) as pool, concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            scales = [threads.submit(pool.scale, number) for number in (2, 0, 3, 1, 2, 3, 0, 1)]
+            for scale in scales:
+                assert scale.result(DEADLINE) is None
+            pool.scale(2)
+            assert pool.total_workers() == len(pool.workers()) == 2
+
+
+def test_callers_that_ask_for_the_same_all_wait_for_it(make_pool, gate):
+    with make_pool(1, initializer=tasks.pass_gate_but_first, initargs=(gate.path,)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            scales = [threads.submit(pool.scale, 2) for _ in range(2)]
+            gate.wait_for(2)
+            assert not any(scale.done() for scale in scales)
+            gate.open()
+            for scale in scales:
+                scale.result(DEADLINE)
+        assert pool.total_workers() == 2
+
+
+def test_one_that_fails_and_is_overtaken_says_nothing(make_pool, gate, tmp_path):
+    """The failure is told to the last caller, whose number it concerns."""
+    with make_pool(1, initializer=tasks.one_of, initargs=(str(tmp_path), 2)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            scales = [threads.submit(pool.scale, number) for number in (3, 4, 5, 6, 5, 4, 3, 8)]
+            outcomes = [scale.exception(DEADLINE) for scale in scales]
+        assert all(outcome is None or isinstance(outcome, PoolStartError) for outcome in outcomes)
+        assert any(outcomes)
+        wait_until(lambda: states(pool).keys() == {"idle"}, what="the others to leave")
+        assert pool.run(tasks.double, 4) == 8
+
+
+def test_no_nanny_can_be_started(make_pool, monkeypatch):
+    """What scale() raises is what it says that it raises."""
+    def refuse(*args, **kwargs):
+        raise OSError("no more processes")
+
+    with make_pool(1) as pool:
+        pool.scale(0)
+        with monkeypatch.context() as patch:
+            patch.setattr("distex.launch.local.start_nanny", refuse)
+            with pytest.raises(PoolStartError, match="no more processes"):
+                pool.scale(2)
+        assert pool._home.supervisor.hosts == []
         pool.scale(1)
         assert pool.run(tasks.double, 4) == 8
 

@@ -10,7 +10,7 @@ from machine import wait_until
 
 from distex import HostError, Pool, PoolStartError, WorkerLost
 from distex import options as pool_options
-from distex.cluster.scaling import Scaling
+from distex.cluster.membership import Membership
 from distex.launch.ssh import _NannySession
 
 from .tasks import double
@@ -136,13 +136,15 @@ def test_workers_that_fail_there(sshd):
 
 def at_the_end_of_growth(monkeypatch, callback):
     """Have it called in the last step of the addition of a host."""
-    end_growth = Scaling._stop_waiting
+    tell = Membership._tell
 
-    def end_growth_and_call(scaling, *args):
-        end_growth(scaling, *args)
-        callback()
+    def tell_and_call(membership, host, error):
+        told = tell(membership, host, error)
+        if told:
+            callback()
+        return told
 
-    monkeypatch.setattr(Scaling, "_stop_waiting", end_growth_and_call)
+    monkeypatch.setattr(Membership, "_tell", tell_and_call)
 
 
 @pytest.mark.parametrize("how", ["within", "after"])
