@@ -10,10 +10,14 @@ from distex.options import CONNECT_TIMEOUT, KEEPALIVE
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+# Names get into commands: of ssh's ProxyCommand, and those that errors tell the user to type. So
+# nothing that a shell takes for more than a name, or a program for an option.
+_USER = r"\w(?:[\w.+-]|\\(?=\w))*"  # or "domain\user"
+_HOST = r"\w[\w.+-]*"  # or an alias that ~/.ssh/config has
 _SPEC = (
     r"(?:(?P<scheme>[a-z]+)://)?"
     r"(?:(?P<user>[^@/\s]+)@)?"
-    r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]@:/\s]+))"
+    r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%\w[\w.-]*)?)\]|(?P<host>[^\[\]@:/\s]+))"
     r"(?::(?P<port>\d+))?"
     r"(?:/(?P<workers>\d*))?"
 )
@@ -120,6 +124,10 @@ class HostSpec:
             problem = "it is not of the form [ssh://][user@]host[:port][/workers]"
         elif match["scheme"] not in (None, "ssh"):
             problem = f"{match['scheme']}:// is not known, only ssh://"
+        elif match["user"] and not re.fullmatch(_USER, match["user"]):
+            problem = f"{match['user']!r} is not the name of a user"
+        elif match["host"] and not re.fullmatch(_HOST, match["host"]):
+            problem = f"{match['host']!r} is not the name of a host"
         elif match["port"] and not 0 < int(match["port"]) < 65536:
             problem = "the port is not between 1 and 65535"
         elif match["user"] and match["scheme"] is None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from distex._version import __version__
 from distex.errors import HostError
+from distex.launch import ssh_login
 from distex.launch.base import (
     HeartbeatSender,
     Launcher,
@@ -31,7 +32,7 @@ from distex.launch.base import (
     NannyStream,
     WorkerEndpoint,
 )
-from distex.launch.hosts import HostSpec, Paths
+from distex.launch.hosts import HostSpec
 from distex.options import WIRE_VERSION
 from distex.wire import versions
 from distex.wire.messages import PYTHON
@@ -105,10 +106,14 @@ def _quote_path(path: str) -> str:
     return shlex.quote(path)
 
 
-def _paths(paths: Paths) -> list[str]:
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    return [os.path.expanduser(path) for path in paths]
+def _as_typed(login: str, *words: str) -> str:
+    """The command for a shell here that runs these words there, where another shell reads them."""
+    command = shlex.join(words)
+    if command == " ".join(words):
+        return f"ssh {login} {command}"
+    if not set(command) & set('"$`\\!'):  # easier to read
+        return f'ssh {login} "{command}"'
+    return f"ssh {login} {shlex.quote(command)}"
 
 
 class SshLauncher(Launcher):
@@ -131,7 +136,7 @@ class SshLauncher(Launcher):
     def login(self) -> str:
         """What the ssh command calls the host."""
         spec = self.spec
-        where = spec.host if spec.user is None else f"{spec.user}@{spec.host}"
+        where = shlex.quote(spec.host if spec.user is None else f"{spec.user}@{spec.host}")
         return where if spec.port is None else f"-p {spec.port} {where}"
 
     def error(self, step: str, reason: str, mend: str) -> SshError:
@@ -162,8 +167,7 @@ class SshLauncher(Launcher):
         step, timeout = "reach", self.options.connect_timeout
         try:
             async with asyncio.timeout(timeout):
-                return await asyncssh.connect(
-                    self.spec.host, client_factory=Client, **self._arguments())
+                return await ssh_login.log_in(self.spec, Client)
         except TimeoutError as exc:
             if reached:
                 step = "authenticate"
@@ -173,6 +177,13 @@ class SshLauncher(Launcher):
                 reason = f"no answer within {timeout:g} s"
                 mend = f"see whether the host is up and 'ssh {self.login} true' reaches it"
             cause: Exception = exc
+        except ssh_login.HostKeyUnchecked as exc:
+            step, reason, cause = "authenticate", str(exc), exc
+            mend = ("remove that line, or name a file with the keys of known hosts by "
+                    "SshOptions(known_hosts=...)")
+        except HostError as exc:
+            reason, cause = f"ProxyJump in the ssh configuration: {exc}", exc
+            mend = "name hosts there, each as [user@]host[:port]"
         except asyncssh.HostKeyNotVerifiable as exc:
             step, reason, cause = "authenticate", f"its host key is not trusted: {exc}", exc
             mend = (f"'ssh {self.login} true' shows the key and notes it if you confirm it; if the "
@@ -196,52 +207,8 @@ class SshLauncher(Launcher):
     @property
     def _known_name(self) -> str:
         spec = self.spec
-        return spec.host if spec.port in (None, 22) else f"'[{spec.host}]:{spec.port}'"
-
-    def _arguments(self) -> dict[str, Any]:
-        """What is said to asyncssh beyond ~/.ssh/config."""
-        options = self.options
-        arguments: dict[str, Any] = {
-            # AES-GCM takes half the time of asyncssh's first choice
-            "encryption_algs": "^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
-            "compression_algs": None,
-            "keepalive_interval": options.keepalive / 3,
-            "keepalive_count_max": 2,
-            # the user's own time limit of the configuration is not to shorten ours
-            "connect_timeout": None,
-        }
-        if self.spec.port is not None:
-            arguments["port"] = self.spec.port
-        if self.spec.user is not None:
-            arguments["username"] = self.spec.user
-        for name in ("client_keys", "known_hosts", "config"):
-            paths = _paths(getattr(options, name))
-            if paths:
-                arguments[name] = paths
-        if options.passphrase is not None:
-            arguments["passphrase"] = options.passphrase
-        if "client_keys" not in arguments:
-            arguments.update(self._configured_keys(arguments))
-        return arguments
-
-    def _configured_keys(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Those that ~/.ssh/config names, without files that are missing: ssh passes them over."""
-        import asyncssh
-
-        configured = asyncssh.SSHClientConnectionOptions(
-            host=self.spec.host, client_keys=None, client_certs=[],
-            **{name: arguments[name] for name in ("port", "username", "config")
-               if name in arguments}).config
-        found: dict[str, Any] = {}
-        for name, option in (("client_keys", "IdentityFile"), ("client_certs", "CertificateFile")):
-            named = _paths(configured.get(option, ()))  # type: ignore[arg-type]
-            there = [path for path in named
-                     if os.path.exists(path) or os.path.exists(f"{path}.pub")]
-            if there != named:
-                found[name] = there
-        if "client_keys" in found:  # as asyncssh does with those that it finds there itself
-            found["ignore_encrypted"] = True
-        return found
+        return shlex.quote(
+            spec.host if spec.port in (None, 22) else f"[{spec.host}]:{spec.port}")
 
     # --- the nanny
 
@@ -313,13 +280,13 @@ class SshLauncher(Launcher):
             if session.status == 125 and self.options.working_directory:
                 raise self.error(
                     "Python", f"no working directory {self.options.working_directory}: {reason}",
-                    f"ssh {self.login} mkdir -p {shlex.quote(self.options.working_directory)}")
+                    _as_typed(self.login, "mkdir", "-p", self.options.working_directory))
             raise self.error(
                 "Python", f"found no working Python: {reason}",
                 f"install Python {PYTHON} there, or name it with SshOptions(python='/path/to/it')"
                 + (f" in place of {named!r}" if named else ""))
         python, there = found.get("executable") or "python3", found.get("distex")
-        pip = f"ssh {self.login} {shlex.quote(python)} -m pip install distex=={__version__}"
+        pip = _as_typed(self.login, python, "-m", "pip", "install", f"distex=={__version__}")
         if found.get("python") != PYTHON:
             raise self.error(
                 "Python", f"found Python {found.get('python')} ({python}), and Python {PYTHON} is "
@@ -339,7 +306,7 @@ class SshLauncher(Launcher):
         if problem:
             raise self.error(
                 "distex", f"{problem} (for {python})",
-                f"ssh {self.login} {shlex.quote(python)} -m pip install cloudpickle=={ours}")
+                _as_typed(self.login, python, "-m", "pip", "install", f"cloudpickle=={ours}"))
         if "folder" not in found:
             step = "tunnel" if str(found.get("error", "")).startswith("no folder") else "distex"
             raise self.error(

@@ -1,6 +1,7 @@
 """Host specifications."""
 
 import dataclasses
+import shlex
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,9 @@ from distex.launch.hosts import parse_hosts
     ("ssh://[fe80::1%eth0]/2", True, None, "fe80::1%eth0", None, 2),
     ("maxi", False, None, "maxi", None, None),
     ("maxi:8899/4", False, None, "maxi", 8899, 4),
+    ("ssh://_a+b/1", True, None, "_a+b", None, 1),
+    ("ssh://büro", True, None, "büro", None, None),
+    (r"ssh://CORP\user@maxi", True, r"CORP\user", "maxi", None, None),
     ("[::1]:8899", False, None, "::1", 8899, None),
     ("maxi:65535", False, None, "maxi", 65535, None),
 ])
@@ -47,6 +51,32 @@ def test_what_cant_be_a_host(url, why):
     assert why in str(info.value)
     assert repr(url) in str(info.value)
     assert isinstance(info.value, ValueError)
+
+
+SHELL = "'\"`$\\;&<>|(){}*?~!#%^,= \t\n"
+
+
+@pytest.mark.parametrize("scheme", ["", "ssh://"])
+@pytest.mark.parametrize("name", ["$(touch$IFS$9x)", "`id`", "a;id", "a|id", "a&id", "a\\", "~", "%h",
+                                  "-oProxyCommand=id", "-", "{a,b}", "a'b", 'a"b', "a*", ".", "..a"])
+def test_what_a_shell_or_ssh_takes_for_more_is_no_name(scheme, name):
+    with pytest.raises(HostError, match="not the name of a host"):
+        HostSpec(f"{scheme}{name}/1")
+    with pytest.raises(HostError, match="not the name of a user"):
+        HostSpec(f"ssh://{name}@maxi/1")
+
+
+@given(st.text("ab-._+é\\" + SHELL, max_size=20), st.sampled_from(["ssh://{}", "ssh://{}@a", "{}"]))
+def test_names_are_safe_to_type(text, url):
+    """As ssh's ProxyCommand has them, without quotes."""
+    try:
+        spec = HostSpec(url.format(text))
+    except HostError:
+        return
+    for name in filter(None, (spec.user, spec.host)):
+        assert not name.startswith("-")
+        assert shlex.split(f"nc {name} 22") == ["nc", name.replace("\\", ""), "22"]
+        assert not set(name) & set(SHELL) - {"\\"}
 
 
 @given(st.text(max_size=40))
