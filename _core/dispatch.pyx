@@ -292,16 +292,17 @@ cdef class WorkerLink(FrameHandler):
 
     def cancel(self, Task task):
         """Ask the worker to drop the task, or to cancel it if it is a coroutine that runs, and its
-        nanny to interrupt a plain function where that is wanted. It keeps its place until the
-        worker has answered."""
+        nanny to interrupt a plain function, or a coroutine that blocks, where that is wanted. It
+        keeps its place until the worker has answered."""
         if task.link is self and not self.lost:
             task.is_unwanted = True
             self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
+            self.cancels += 1
             if task.limits is not None and task.limits.grace >= 0:
                 # once the frame has been sent, and those of others that are cancelled with it: a
                 # worker that is interrupted looks what else it is not to begin
                 self.dispatcher.loop.call_soon(
-                    self.worker.interrupt, task.wire_id, task.limits.grace)
+                    self.worker.interrupt, task.wire_id, task.limits.grace, self.cancels)
 
     def forget(self, id):
         """Tell the worker that a function will not be called any more."""

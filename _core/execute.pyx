@@ -28,6 +28,7 @@ from distex._core.framing cimport (
     Buffer, FrameHandler, Header, Kind,
 )
 from distex._core.references cimport owned
+from distex._core.steps cimport steps_of
 from distex.errors import ProtocolError, TaskInterrupted
 from distex.remote_errors import annotate
 
@@ -56,12 +57,14 @@ cdef enum:
     NOT_LOADED = 1
     # a larger call is not copied in order to wait for its turn
     LARGE_BODY_BYTES = 16 * 1024
-    # where each number is in the status page, see distex/worker/status_page.py
+    # how many numbers are in the status page, and where some are, see distex/worker/status_page.py
+    PAGE_NUMBERS = 8
     STARTED = 0
     FINISHED = 1
     UNWANTED = 2
     RUNNING = 3
     ITEM = 4
+    CANCELS = 6
 
 
 # raised whenever a definition in __main__ is replaced; 0: never
@@ -99,7 +102,7 @@ cdef class Runner(FrameHandler):
         codec: how data are written.
         load_function: ``load_function(payload, buffers)`` gives the function.
         dump_error: ``dump_error(exc)`` gives what errors.load_exception takes.
-        page: five 64-bit numbers, writable, see distex/worker/status_page.py.
+        page: eight 64-bit numbers, writable, see distex/worker/status_page.py.
         spin: seconds to poll for more work before sleeping.
     """
 
@@ -114,7 +117,7 @@ cdef class Runner(FrameHandler):
         self.queue = deque()
         self.jobs = {}
         self.page = page
-        if self.page.shape[0] <= ITEM:  # it is written to without a look at its bounds
+        if self.page.shape[0] < PAGE_NUMBERS:  # it is written to without a look at its bounds
             raise ValueError("the page has no room for all notes")
 
     def share_functions(self, Runner other):
@@ -284,9 +287,11 @@ cdef class Runner(FrameHandler):
 
     cdef int _cancel(self, uint64_t id) except -1:
         cdef Job job = self.jobs.get(id)
+        self.page[CANCELS] += 1
         if job is None:  # done before the request came
             return 0
         if job.task is not None:
+            job.steps.is_cancelled = True
             job.task.cancel()
             return 0
         del self.jobs[id]
@@ -527,7 +532,8 @@ cdef class Runner(FrameHandler):
         job.from_coroutine = True
         self._enter_loop()
         try:
-            job.task = self.loop.create_task(_outcome(awaitable))
+            job.steps = steps_of(awaitable, job.id, self.page)
+            job.task = self.loop.create_task(job.steps)
         except BaseException:  # of a task factory that a task has set
             if hasattr(awaitable, "close"):
                 awaitable.close()
@@ -537,7 +543,7 @@ cdef class Runner(FrameHandler):
 
     def _awaited(self, Job job, awaitable, task):
         self._leave_fork()
-        job.task = None
+        job.task = job.steps = None
         if task.cancelled():  # before it began
             if hasattr(awaitable, "close"):
                 awaitable.close()
@@ -599,15 +605,6 @@ cdef class Runner(FrameHandler):
 cdef int annotate_result(exc, value) except -1:
     annotate(exc, f"raised while the result, a {type(value).__name__}, was being pickled")
     return 0
-
-
-async def _outcome(awaitable):
-    """Await it: (True, value) or (False, exception), as SystemExit and KeyboardInterrupt raised
-    out of a task would end the loop."""
-    try:
-        return True, await awaitable
-    except BaseException as exc:
-        return False, exc
 
 
 cdef inline uint32_t _clamp(int64_t ns):

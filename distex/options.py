@@ -3,7 +3,7 @@
 import enum
 from typing import Final
 
-WIRE_VERSION: Final = 6
+WIRE_VERSION: Final = 7
 
 START_TIMEOUT: Final = 60.0  # seconds for workers to come to the pool,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them

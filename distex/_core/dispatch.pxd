@@ -37,6 +37,8 @@ cdef class WorkerLink(FrameHandler):
     cdef double load_ns
     # calls that it may still be sent before another worker takes its place; negative: any number
     cdef int64_t budget
+    # tasks that it was asked to cancel
+    cdef uint64_t cancels
     # functions that the worker has: by id, the list of all links that have it
     cdef dict known
     cdef Function latest

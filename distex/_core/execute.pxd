@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport Buffer, FrameHandler, FrameWriter, Header
+from distex._core.steps cimport Steps
 
 
 cdef class Entry:
@@ -41,6 +42,7 @@ cdef class Job:
     cdef bint cancelled
     # the coroutine that it waits for; whether there has been one
     cdef object task
+    cdef Steps steps
     cdef bint from_coroutine
 
 

@@ -25,7 +25,8 @@ class TaskOptions:
         cancel_running: what becomes of a plain function that runs when its task is cancelled, or
             its time is over. ``"leave"``: the worker finishes it. ``"interrupt"``: TaskInterrupted
             is raised in it, and if it has not ended after the grace period the worker is killed
-            and replaced. ``"kill"``: that at once. Coroutines are always cancelled.
+            and replaced. ``"kill"``: that at once. Coroutines are always cancelled; what
+            they block the event loop with is ended as a plain function is.
         grace: seconds between the interrupt and the end of the worker.
         context: whether the caller's context variables, as far as they are globals of modules, and
             its level of logging are set for the task.

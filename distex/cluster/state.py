@@ -230,10 +230,10 @@ class WorkerRecord:
         """It has got all the tasks that it is for."""
         self.host.watcher.on_worker_exhausted(self)
 
-    def interrupt(self, task_id: int, grace: float) -> None:
+    def interrupt(self, task_id: int, grace: float, cancels: int) -> None:
         """Have a task ended that it may be running, and the worker itself if that takes longer than
-        grace seconds."""
-        self.host.send(messages.Revoke(self.number, task_id, grace))
+        grace seconds. It was told of that cancellation as the last one of so many."""
+        self.host.send(messages.Revoke(self.number, task_id, grace, cancels))
 
     @property
     def is_proven(self) -> bool:

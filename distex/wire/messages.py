@@ -84,6 +84,7 @@ class Revoke(Message, frozen=True):
     number: int
     task: int  # its id
     grace: float  # seconds between the interrupt and the end of the worker; 0: its end at once
+    cancels: int  # cancellations that the worker was told of, this one being the last
 
 
 class Stop(Message, frozen=True):

@@ -6,7 +6,8 @@
 
 A worker that runs a plain function reads nothing, so its nanny does it. The pool does not know
 whether the task runs, or will, or is done; the nanny looks for a while, and the worker's notes
-tell.
+tell. A coroutine is cancelled by the worker itself, once it has read of that. While a coroutine
+blocks its loop, the worker does not; then it is ended as a plain function is.
 """
 
 import contextlib
@@ -16,12 +17,21 @@ import time
 from typing import Any, Protocol
 
 from distex.errors import TaskInterrupted
-from distex.worker.status_page import FINISHED, RUNNING, STARTED, UNWANTED
+from distex.worker.status_page import (
+    CANCELS,
+    FINISHED,
+    RUNNING,
+    STARTED,
+    STEPPING,
+    UNWANTED,
+)
 
 # one that does no harm where nothing handles it
 SIGNAL = getattr(signal, "SIGURG", None)
 LOOK_INTERVAL = 0.01  # seconds between looks whether a task that was to be interrupted runs now
-LOOK_TIME = 1.0  # seconds in which a task that is not wanted may still begin
+LOOK_TIME = 1.0  # seconds for which looks are so frequent; then the worker is busy with others
+SLOW_INTERVAL = 0.1  # seconds between looks after that
+BLOCK_TIME = 0.1  # seconds after which a worker has read that a coroutine is cancelled, or hangs
 
 
 class Child(Protocol):
@@ -39,25 +49,32 @@ class Interrupt:
         child: the worker that has it.
         task: its id.
         grace: seconds between the interrupt and the end of the worker; 0: its end at once.
+        cancels: cancellations that the worker has read of, once it has read of this one.
     """
 
-    def __init__(self, child: Child, task: int, grace: float) -> None:
+    def __init__(self, child: Child, task: int, grace: float, cancels: int) -> None:
         self.child = child
         self.task = task
         self.grace = grace
+        self.cancels = cancels
         self.kill_at: float | None = None  # when it runs and has been interrupted
-        self.give_up_at = time.monotonic() + LOOK_TIME
+        self.since = time.monotonic()
 
     def act(self, now: float) -> float | None:
         """Do what is due: when to look again, or None: all is done."""
         page = self.child.page
-        # a chunk of coroutines may go on when others have been started
-        if page[RUNNING] != self.task and (
-                page[STARTED] > self.task or page[FINISHED] == self.task):
-            return None
-        if self.kill_at is None:
+        runs = page[RUNNING] == self.task
+        is_told = page[CANCELS] >= self.cancels
+        blocks = page[STEPPING] == self.task and not is_told
+        if not runs and not blocks:
             if page[STARTED] < self.task:  # its turn has not come; most likely it never will
-                return now + LOOK_INTERVAL if now < self.give_up_at else None
+                return None if is_told else self._later(now)
+            # a chunk of coroutines may go on when others have been started
+            if page[STARTED] > self.task or page[FINISHED] == self.task:
+                return None if is_told else self._later(now)  # a coroutine may go on
+        if self.kill_at is None:
+            if blocks and not runs and now < self.since + BLOCK_TIME:
+                return now + LOOK_INTERVAL
             self.kill_at = now + self.grace
             page[UNWANTED] = self.task
             if self.grace > 0 and SIGNAL is not None:
@@ -67,6 +84,9 @@ class Interrupt:
         self.child.revoked = True
         _send(self.child.pid, signal.SIGKILL)
         return None
+
+    def _later(self, now: float) -> float:
+        return now + (LOOK_INTERVAL if now < self.since + LOOK_TIME else SLOW_INTERVAL)
 
 
 class Interrupts:
@@ -102,14 +122,18 @@ def _send(pid: int, number: int) -> None:
 
 
 def install_handler(page: memoryview) -> None:
-    """Have this process, a worker, interrupt the function that it runs when its nanny says so.
+    """Have this process, a worker, interrupt what it runs when its nanny says so.
 
     Args:
         page: shared with the nanny.
     """
+    interrupted = 0
+
     def handle(signum: int, frame: Any) -> None:
-        if page[RUNNING] and page[RUNNING] == page[UNWANTED]:
-            page[RUNNING] = 0  # once
+        nonlocal interrupted
+        unwanted = page[UNWANTED]
+        if unwanted not in (0, interrupted) and unwanted in (page[RUNNING], page[STEPPING]):
+            interrupted = unwanted  # once
             raise TaskInterrupted
 
     if SIGNAL is not None:

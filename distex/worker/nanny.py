@@ -257,7 +257,8 @@ class Nanny:
         elif isinstance(message, Revoke):
             child = self._child(message.number)
             if child is not None:
-                self.interrupts.add(Interrupt(child, message.task, message.grace))
+                self.interrupts.add(Interrupt(
+                    child, message.task, message.grace, message.cancels))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
             if self.exitcode == CUT_OFF:

@@ -1,10 +1,10 @@
 """The status page: a page of shared memory in which a worker notes which task it runs.
 
-    worker ──STARTED, FINISHED, RUNNING, ITEM──> page <──UNWANTED── nanny
+    worker ──STARTED, FINISHED, RUNNING ...──> page <──UNWANTED── nanny
 
-A worker writes down what it is doing; it takes nanoseconds, and can be read when it is dead. The
-nanny writes which task is not wanted any more: the worker does not begin it, and if it has, the
-signal that follows ends it (see interrupts.py).
+A worker writes down what it is doing; it takes nanoseconds, and can be read when it is dead, or
+hangs. The nanny writes which task is not wanted any more: the worker does not begin it, and if it
+has, the signal that follows ends it (see interrupts.py).
 """
 
 import mmap
@@ -14,6 +14,8 @@ FINISHED = 1  # id of the last plain task that was done
 UNWANTED = 2  # id of the task that is to be ended, written by the nanny
 RUNNING = 3  # id of the task whose function is being called; 0: none, nothing may be interrupted
 ITEM = 4  # if the last task that was started is a chunk: the item of it
+STEPPING = 5  # id of the task of which a coroutine runs, as long as it is not cancelled; 0: none
+CANCELS = 6  # cancellations that the worker has read of
 
 PAGE_BYTES = 64  # a cache line, so that none is shared by two workers
 PAGES_AT_ONCE = 1024  # that lie in one mapping

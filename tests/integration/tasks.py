@@ -359,6 +359,33 @@ def sleep_behind(folder):
     time.sleep(60)
 
 
+async def block(folder, turns=0):
+    """Have the worker's loop hang, in a later step of the coroutine."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    spin(folder)
+
+
+async def block_behind(folder):
+    await asyncio.sleep(0)
+    await block(folder)
+
+
+async def block_stubbornly(folder):
+    spin_stubbornly(folder)
+
+
+async def clean_up_slowly(folder):
+    """Take a while to end when it is cancelled, which nobody is to disturb."""
+    mark(folder)
+    try:
+        await asyncio.sleep(GATE_TIMEOUT)
+    except asyncio.CancelledError:
+        compute_until(time.monotonic() + 0.4)
+        mark(folder, "cleaned")
+        raise
+
+
 def spin_stubbornly(folder):
     """Compute, whatever is raised here."""
     end = time.monotonic() + 60

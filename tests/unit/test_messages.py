@@ -33,7 +33,7 @@ from distex.wire.messages import (
 TO_NANNY = [
     Configure(b"token", "/socket", "host", 1234, b"zip", {"cloudpickle": "3.1.2"}, True,
               [b"script", b"-x", b"\xff"], 0, 1, 2, 0.5, True),
-    Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5), Stop(2.5),
+    Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5, 3), Stop(2.5),
 ]
 FROM_NANNY = [
     NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
