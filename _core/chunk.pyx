@@ -133,17 +133,34 @@ cdef class ChunkTask(Task):
 
     cdef list on_returned(self, uint32_t done, double spent_ns):
         """End here, and go on as several chunks that are as large as seems right by now."""
-        cdef list items
-        cdef Py_ssize_t size, i
         if self.done:
             return []
         self.learn(done, spent_ns)
-        items = self.items[done:self.calls]
-        size = <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, self.latest_ns, 1))
-        size = max(1, min(len(items) // 4, size))
-        pieces = [self._piece(items[i:i + size]) for i in range(0, len(items), size)]
+        pieces = self._split_from(done)
         self._become(pieces)
         return pieces
+
+    cdef list cut(self, Py_ssize_t item):
+        """The worker begins no item behind this one: what to send instead. It goes on here with
+        those up to that, at which the worker may be for long."""
+        cdef list pieces
+        if self.done or item < self.received or item + 1 >= self.calls:
+            return []
+        pieces = self._split_from(item + 1)
+        (<ChunkTask>pieces[len(pieces) - 1]).tail_error = self.tail_error
+        self.tail_error = None
+        self.calls = <uint32_t>item + 1
+        self.tail = pieces
+        self.notify(self)
+        return pieces
+
+    cdef list _split_from(self, Py_ssize_t first):
+        """The items from this one on, in chunks that are as large as seems right by now."""
+        cdef Py_ssize_t size, i
+        cdef list items = self.items[first:self.calls]
+        size = <Py_ssize_t>(PIECE_NS / max(self.function.cost_ns, self.latest_ns, 1))
+        size = max(1, min(len(items) // 4, size))
+        return [self._piece(items[i:i + size]) for i in range(0, len(items), size)]
 
     cdef Task find_suspect(self, Py_ssize_t item, list parts):
         """Find the one call to blame: those before it had been done, but their results are lost;
@@ -228,6 +245,12 @@ cdef class ChunkTask(Task):
         values = self.values
         self.values = None
         return values
+
+    def take_tail(self):
+        """The chunks that were cut off it, if that was not asked before, as a list, or None."""
+        tail = self.tail
+        self.tail = None
+        return tail
 
     def cancel(self):
         """Have no more of it done. On the pool's thread."""

@@ -10,7 +10,8 @@ A worker gets up to ``qsize`` tasks, and more while the time they are expected t
 slow ones wait here for the first worker that is free. What a call of a function takes is learned
 from the times that come back with results. Where that goes wrong, so that a worker has nothing to
 do while another has too much, or a chunk takes far longer than it was meant to, a worker is asked
-to give back what it has not started (RECALL, RETURNED), and that is shared out anew.
+to give back what it has not started (RECALL, RETURNED), and that is shared out anew. One that does
+not answer, as it is busy with a single call, has it withdrawn by its nanny.
 
 Everything but Inbox.put, Dispatcher.submit and the end of a Function's life happens on the thread
 of the pool's loop.
@@ -22,11 +23,12 @@ from libc.string cimport memcpy
 
 from collections import deque
 
+from distex._core.chunk cimport ChunkTask
 from distex._core.clock cimport seconds
 from distex._core.codec cimport Codec, Cursor
 from distex._core.framing cimport (
-    BYE, CALL, CANCEL, CANCELLED, ERROR, FORGET, FUNCTION, LANE, PART, RECALL, RESULT, RETURNED,
-    Buffer, FrameHandler, FrameWriter, Header, Kind,
+    BYE, CALL, CANCEL, CANCELLED, CHUNK, ERROR, FORGET, FUNCTION, LANE, PART, RECALL, RESULT,
+    RETURNED, Buffer, FrameHandler, FrameWriter, Header, Kind,
 )
 from distex._core.functions cimport Function, FunctionTable
 from distex._core.inbox cimport Inbox
@@ -54,6 +56,9 @@ cdef enum:
     # a chunk that has taken this many times what it was meant to, and more than AHEAD_NS, is shared
     # out anew
     LATE_FACTOR = 8
+    # looks at which has nothing to do and which too much, before a worker that was asked to give
+    # something back is taken to be too busy to hear of it
+    RECALL_LOOKS = 5
     # workers that may be lost with a task on them without it being blamed; with the next one it is
     SPARED_LIMIT = 8
 
@@ -148,10 +153,12 @@ cdef class WorkerLink(FrameHandler):
         self.free_slots = []
         self.known = {}
         self.returned = []
+        self.withdrawn = set()
+        self.done_then = -1
         self.budget = dispatcher.max_calls or -1
 
     cdef bint has_room(self, double cost_ns):
-        if (self.lost or self.retiring or self.apart or self.lane_task is not None
+        if (self.lost or self.retiring or self.apart or self.hangs or self.lane_task is not None
                 or self.budget == 0 or self.out.congested()):
             return False
         if self.in_flight < self.dispatcher.qsize:
@@ -253,6 +260,8 @@ cdef class WorkerLink(FrameHandler):
         self._begin()
         if self.budget > 0:
             self.spend(task.calls)
+        if (self.in_flight > 1 or task.calls > 1) and not dispatcher.balancing:
+            dispatcher.look_soon()
         if scratch is None:
             (<Header*>(out.data + mark)).id = task.wire_id
             (<Header*>(out.data + mark)).flags = task.flags
@@ -330,7 +339,7 @@ cdef class WorkerLink(FrameHandler):
         task.link = None
         self._end()
         if self.in_flight == 0:
-            self.recalled = False
+            self.recalled = 0
             self.load_ns = 0  # and whatever rounding has left there
             # without work it keeps no function alive
             self.latest = None
@@ -383,12 +392,17 @@ cdef class WorkerLink(FrameHandler):
         return task.fail(exc)
 
     cdef int _take_back(self, Header* header, const char* body) except -1:
-        cdef Task task = self._find(header.id)
+        cdef Task task
         cdef int64_t spent = 0
+        if header.id in self.withdrawn:
+            self.withdrawn.remove(header.id)
+            self.recalled = 0
+            return 0
+        task = self._find(header.id)
         if header.length != 8 or header.aux > task.calls:
             raise ProtocolError("a task is returned in a way that it can't be")
         memcpy(&spent, body, 8)
-        self.recalled = False
+        self.recalled = 0
         self._settle(header.id & (SLOT_COUNT - 1), task, header.aux)
         if task.pinned:
             return self.send(task)
@@ -399,6 +413,7 @@ cdef class WorkerLink(FrameHandler):
         cdef Dispatcher dispatcher = self.dispatcher
         dispatcher.full = False
         self.period = dispatcher.period
+        self.hangs = False
         if self.returned:
             dispatcher.queue.extendleft(reversed(self.returned))
             self.returned.clear()
@@ -408,8 +423,7 @@ cdef class WorkerLink(FrameHandler):
         if self.on_retired is not None:
             self._look_retired()
         if self.in_flight == 0 and dispatcher.in_flight and not dispatcher.balancing:
-            dispatcher.balancing = True
-            dispatcher.loop.call_later(BALANCE_DELAY, dispatcher._balance)
+            dispatcher.look_soon()
         return 0
 
     cdef bint has_too_much(self):
@@ -426,8 +440,54 @@ cdef class WorkerLink(FrameHandler):
 
     cdef int recall(self) except -1:
         """Have it give back what it has not started."""
-        self.recalled = True
+        self.recalled = 1
         return self.out.frame(RECALL, 0, 0, 0, NULL, 0, None)
+
+    cdef bint relieve(self, bint others_idle):
+        """Have it give something back if it has too much; whether to look again soon."""
+        if self.recalled:
+            if self.recalled > RECALL_LOOKS or not (others_idle or self.retiring):
+                return False
+            self.recalled += 1
+            if self.recalled > RECALL_LOOKS:
+                self.worker.withdraw(self.sequence << SLOT_BITS | (SLOT_COUNT - 1))
+            return True
+        if not others_idle or not self.has_too_much():
+            return False
+        if self.has_little() and self.done_then != <int64_t>self.tasks_done:
+            self.done_then = <int64_t>self.tasks_done  # it gets on
+        else:
+            self.recall()
+        return True
+
+    def on_withdrawn(self, uint64_t last, uint64_t started, item):
+        """The worker hangs, as far as is known, and will not begin what it has not begun.
+
+        Args:
+            last: id of the last task that this is about.
+            started: id of the last task that it has started.
+            item: if that is a chunk, the last item that it begins; else no such number.
+        """
+        cdef Task task
+        cdef list taken = self.returned
+        if self.lost:
+            return
+        for task in sorted((task for task in self.slots if task is not None), key=_wire_id):
+            if task.wire_id == started:
+                if task.kind == CHUNK and 0 <= item < task.calls:
+                    taken.extend((<ChunkTask>task).cut(item))
+            elif started < task.wire_id <= last and not (task.pinned or task.is_unwanted):
+                self.withdrawn.add(task.wire_id)
+                self._settle(task.wire_id & (SLOT_COUNT - 1), task, 0)
+                taken.extend(task.on_returned(0, 0))
+        if taken:
+            self.hangs = self.in_flight > 0
+            self.dispatcher.queue.extendleft(reversed(taken))
+            taken.clear()
+            self.dispatcher.full = False
+            self.dispatcher.pump(None)
+        if self.on_retired is not None:
+            self._look_retired()
 
     cdef int begin_trial(self, list group) except -1:
         """Send it, as it has nothing to do, tasks that it gets no others beside for a while: until
@@ -501,6 +561,8 @@ cdef class WorkerLink(FrameHandler):
         self.on_retired = on_retired
         if give_back and self.has_too_much():
             self.recall()
+            if not self.dispatcher.balancing:
+                self.dispatcher.look_soon()
         self._look_retired()
 
     def _look_retired(self):
@@ -645,22 +707,26 @@ cdef class Dispatcher:
     def _balance(self):
         """Let workers that have nothing to do take over from those that have too much."""
         cdef WorkerLink link
+        cdef Py_ssize_t idle = 0
+        cdef bint again = False
         self.balancing = False
-        if self.queue or not self.in_flight:
+        if not self.in_flight:
             return
-        idle = 0
-        for link in self.links:
-            idle += link.in_flight == 0 and not link.retiring
-        if not idle:
-            return
-        for link in self.links:
-            if link.in_flight and link.has_too_much():
-                link.recall()
-                idle -= 1
-                if not idle:
-                    break
+        if not self.queue:
+            for link in self.links:
+                idle += link.in_flight == 0 and not link.retiring
+        for link in list(self.links):
+            if link.in_flight and link.relieve(idle > 0):
+                again = True
+                idle -= link.recalled == 1
+        if again:
+            self.look_soon()
+
+    cdef int look_soon(self) except -1:
+        """Look in a moment which worker has too much."""
         self.balancing = True
         self.loop.call_later(BALANCE_DELAY, self._balance)
+        return 0
 
     cdef int keep_awake(self) except -1:
         """Begin, or go on, to keep the loop from sleeping; see Pool's spin."""

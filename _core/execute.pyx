@@ -28,6 +28,9 @@ from distex._core.framing cimport (
     Buffer, FrameHandler, Header, Kind,
 )
 from distex._core.references cimport owned
+from distex._core.status_page cimport (
+    CANCELS, FINISHED, ITEM, PAGE_NUMBERS, RUNNING, STARTED, UNWANTED, WITHDRAWN, keep_order,
+)
 from distex._core.steps cimport steps_of
 from distex.errors import ProtocolError, TaskInterrupted
 from distex.remote_errors import annotate
@@ -57,14 +60,6 @@ cdef enum:
     NOT_LOADED = 1
     # a larger call is not copied in order to wait for its turn
     LARGE_BODY_BYTES = 16 * 1024
-    # how many numbers are in the status page, and where some are, see distex/worker/status_page.py
-    PAGE_NUMBERS = 8
-    STARTED = 0
-    FINISHED = 1
-    UNWANTED = 2
-    RUNNING = 3
-    ITEM = 4
-    CANCELS = 6
 
 
 # raised whenever a definition in __main__ is replaced; 0: never
@@ -304,7 +299,6 @@ cdef class Runner(FrameHandler):
         """Another worker has nothing to do: return what has not been started, and of a chunk what
         is left of it."""
         cdef Job job
-        cdef int64_t spent[1]
         jobs = self.queue
         self.queue = deque()
         for job in jobs:
@@ -313,12 +307,15 @@ cdef class Runner(FrameHandler):
             if job.kind == CHUNK and not job.from_coroutine or job.kind == CALL:
                 if job.unsent:
                     self._send_results(job, PART)
-                spent[0] = job.spent_ns
                 del self.jobs[job.id]
-                self.out.frame(RETURNED, 0, job.done, job.id, <const char*>spent, 8, None)
+                self._return(job.id, job.done, job.spent_ns)
             else:
                 self.queue.append(job)
         return 0
+
+    cdef int _return(self, uint64_t id, uint32_t done, int64_t spent_ns) except -1:
+        """Give a task back, or what is left of a chunk."""
+        return self.out.frame(RETURNED, 0, done, id, <const char*>&spent_ns, 8, None)
 
     # --- running
 
@@ -358,6 +355,9 @@ cdef class Runner(FrameHandler):
         self._flush_before(entry)
         if self.page[STARTED] < id:
             self.page[STARTED] = id
+        keep_order()
+        if self.page[WITHDRAWN] >= id:
+            return self._return(id, 0, 0)
         try:
             if entry.needs is not None and entry.epoch != main_epoch:
                 self._define(entry)
@@ -447,6 +447,9 @@ cdef class Runner(FrameHandler):
                     self._flush_before(entry)
                 if newest:
                     page[ITEM] = job.done
+                keep_order()
+                if page[WITHDRAWN] >= job.id:
+                    return self._stop(job, before)
                 number = get_number(&job.cursor)
                 if number != NULL:
                     item = owned(number)
@@ -496,6 +499,16 @@ cdef class Runner(FrameHandler):
             self.now_ns = clock_ns()
             job.spent_ns += self.now_ns - before
             self._send_results(job, RESULT)
+        self.page[FINISHED] = job.id
+        return True
+
+    cdef bint _stop(self, Job job, int64_t since) except -1:
+        """The rest of a chunk is withdrawn."""
+        self.now_ns = clock_ns()
+        job.spent_ns += self.now_ns - since
+        if job.unsent:
+            self._send_results(job, PART)
+        self._return(job.id, job.done, job.spent_ns)
         self.page[FINISHED] = job.id
         return True
 

@@ -14,16 +14,13 @@ from collections.abc import Coroutine
 from inspect import iscoroutine
 
 from distex._core.references cimport owned
+from distex._core.status_page cimport STEPPING
 
 cdef extern from "Python.h":
     ctypedef enum PySendResult:
         PYGEN_ERROR
         PYGEN_NEXT
     PySendResult PyIter_Send(object iterator, object arg, PyObject** result) except PYGEN_ERROR
-
-cdef enum:
-    # where the number is in the status page
-    STEPPING = 5
 
 
 cdef Steps steps_of(object awaitable, uint64_t id, uint64_t[::1] page):

@@ -24,7 +24,11 @@ cdef class ChunkTask(Task):
     cdef double latest_ns
     # the chunks that follow it, as it was given back by a worker in part, or lost with one
     cdef readonly list successors
+    # those that were cut off it, and follow them, until they are asked for
+    cdef list tail
 
+    cdef list cut(self, Py_ssize_t item)
+    cdef list _split_from(self, Py_ssize_t first)
     cdef ChunkTask _piece(self, list items)
     cdef int _become(self, list pieces) except -1
     cdef int _take_values(self, Cursor* cursor, list segments, Codec codec) except -1

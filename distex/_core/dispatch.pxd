@@ -57,9 +57,16 @@ cdef class WorkerLink(FrameHandler):
     cdef public object lane
     cdef bint lane_wanted
     cdef Task lane_task
-    # asked to give back what it has not started; what it gave back in the present batch
-    cdef bint recalled
+    # asked to give back what it has not started, and looks since that; what it gave back in the
+    # present batch
+    cdef int recalled
     cdef list returned
+    # ids of tasks that were taken back without it, which it has still to confirm; it seems to hang
+    # in a call, so it gets no others
+    cdef set withdrawn
+    cdef bint hangs
+    # calls that it had answered at the last look at it
+    cdef int64_t done_then
     # it gets no other tasks than those that are tried apart from all others there, or are to be;
     # how many times it has been
     cdef bint apart
@@ -82,6 +89,7 @@ cdef class WorkerLink(FrameHandler):
     cdef int _take_back(self, Header* header, const char* body) except -1
     cdef bint has_too_much(self)
     cdef int recall(self) except -1
+    cdef bint relieve(self, bint others_idle)
     cdef int begin_trial(self, list group) except -1
 
 
@@ -139,6 +147,7 @@ cdef class Dispatcher:
     cdef double spin_end
     cdef bint spinning
 
+    cdef int look_soon(self) except -1
     cdef int keep_awake(self) except -1
     cdef double _cost(self, Task task)
     cdef WorkerLink lease(self, Task task)

@@ -102,3 +102,5 @@ cdef class Runner(FrameHandler):
     cdef int _await(self, Job job, object awaitable) except -1
     cdef int _cancel(self, uint64_t id) except -1
     cdef int _give_back(self) except -1
+    cdef int _return(self, uint64_t id, uint32_t done, int64_t spent_ns) except -1
+    cdef bint _stop(self, Job job, int64_t since) except -1

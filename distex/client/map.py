@@ -138,6 +138,8 @@ class Window:
         """
         while (chunk := self._next()) is not None:
             done = chunk.done  # before the values are taken: none is added afterwards
+            if not self._ordered:
+                self._follow(chunk.take_tail())
             values = chunk.take()
             if done and (values is None or chunk.error is None):
                 self._retire(chunk)
@@ -163,12 +165,17 @@ class Window:
         self._items -= chunk.calls
         if self._ordered:
             self._queue.popleft()
-        if chunk.successors:  # it was split
-            self._live.update(chunk.successors)
+        self._follow(chunk.take_tail())
+        self._follow(chunk.successors)  # in front of what was cut off before
+
+    def _follow(self, chunks: list[ChunkTask] | None) -> None:
+        """Expect what is left of a chunk that was split."""
+        if chunks:
+            self._live.update(chunks)
             if self._ordered:
-                self._queue.extendleft(reversed(chunk.successors))
+                self._queue.extendleft(reversed(chunks))
             else:  # they may have had news before they were known here
-                self._queue.extend(chunk.successors)
+                self._queue.extend(chunks)
 
     def close(self) -> None:
         """Have nothing more done; let go of everything."""
@@ -186,7 +193,9 @@ class Window:
 def _cancel_all(chunks: Iterable[ChunkTask]) -> None:
     for chunk in chunks:
         chunk.cancel()
-        _cancel_all(chunk.successors or ())  # known on this thread alone: it may be split just now
+        # known on this thread alone: it may be split just now
+        _cancel_all(chunk.successors or ())
+        _cancel_all(chunk.take_tail() or ())
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,11 @@ class WorkerRecord:
         grace seconds. It was told of that cancellation as the last one of so many."""
         self.host.send(messages.Revoke(self.number, task_id, grace, cancels))
 
+    def withdraw(self, last_id: int) -> None:
+        """Have it not begin what it has not begun yet of the tasks up to this one, if it is too
+        busy to hear of that."""
+        self.host.send(messages.Withdraw(self.number, last_id))
+
     @property
     def is_proven(self) -> bool:
         """Whether there has been a worker in its place that was ready: they may be replaced sooner

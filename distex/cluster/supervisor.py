@@ -309,6 +309,10 @@ class Supervisor:
             worker.failure = message.reason
             self.forget_worker(worker)
             return
+        if isinstance(message, messages.Withdrawn):
+            if worker.link is not None:
+                worker.link.on_withdrawn(message.last, message.started, message.item)
+            return
         worker.pid = message.pid
         self.start_watch.runs(worker)
         if isinstance(message, messages.Exited):

@@ -3,16 +3,18 @@
     pool <──NannyHello──────────────────── nanny          worker ──Hello──> pool
     pool ──Configure, Spawn, Revoke ─────> nanny          worker <─Welcome─ pool
     pool ──Begin, Kill, Stop, Reject ────> nanny          worker ──Ready──> pool
-    pool ──Heartbeat ────────────────────> nanny
+    pool ──Heartbeat, Withdraw ──────────> nanny
     pool <──Started, Printed, Exited────── nanny
     pool <──Memory, Failed, Leaving─────── nanny
+    pool <──Withdrawn───────────────────── nanny
 """
 
 import struct
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from distex.errors import ProtocolError
 from distex.options import WIRE_VERSION
@@ -87,6 +89,13 @@ class Revoke(Message, frozen=True):
     cancels: int  # cancellations that the worker was told of, this one being the last
 
 
+class Withdraw(Message, frozen=True):
+    """Have a worker, which may be too busy to be asked, not begin what it has not begun yet."""
+
+    number: int
+    last: int  # id of the last task that this is about
+
+
 class Stop(Message, frozen=True):
     """End the workers and then the nanny; those that go on after the grace period are killed."""
 
@@ -132,6 +141,15 @@ class Exited(Message, frozen=True):
     revoked: bool  # the nanny has killed it in order to end a task
 
 
+class Withdrawn(Message, frozen=True):
+    """What a worker will not begin: the tasks between these."""
+
+    number: int
+    last: Annotated[int, Meta(ge=0)]  # as asked for
+    started: Annotated[int, Meta(ge=0)]  # id of the last task that it has started
+    item: int  # if that is a chunk, the last item that it begins; -1: not known
+
+
 class Memory(Message, frozen=True):
     """What the workers use; said now and then to a pool on another machine."""
 
@@ -170,8 +188,8 @@ class Ready(Message, frozen=True):
     error: tuple[str, str, bytes | None] | None = None
 
 
-ToNanny = Begin | Configure | Spawn | Kill | Revoke | Stop | Heartbeat | Reject
-FromNanny = NannyHello | Started | Printed | Exited | Memory | Failed | Leaving
+ToNanny = Begin | Configure | Spawn | Kill | Revoke | Withdraw | Stop | Heartbeat | Reject
+FromNanny = NannyHello | Started | Printed | Exited | Withdrawn | Memory | Failed | Leaving
 Handshake = Hello | Welcome | Ready
 
 _encoder = msgspec.msgpack.Encoder()

@@ -57,11 +57,13 @@ from distex.wire.messages import (
     Started,
     Stop,
     Unpacker,
+    Withdraw,
+    Withdrawn,
     pack,
 )
 from distex.wire.output import PIPE_BYTES, Pipe
 from distex.worker.interrupts import Interrupt, Interrupts
-from distex.worker.status_page import ITEM, STARTED, StatusPages
+from distex.worker.status_page import ITEM, STARTED, StatusPages, withdraw
 from distex.worker.surroundings import put_in_order
 
 FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
@@ -259,6 +261,11 @@ class Nanny:
             if child is not None:
                 self.interrupts.add(Interrupt(
                     child, message.task, message.grace, message.cancels))
+        elif isinstance(message, Withdraw):
+            child = self._child(message.number)
+            if child is not None:
+                self._send(Withdrawn(
+                    message.number, message.last, *withdraw(child.page, message.last)))
         elif isinstance(message, Stop):
             self.stop_at = time.monotonic() + message.grace
             if self.exitcode == CUT_OFF:

@@ -24,6 +24,8 @@ from distex.wire.messages import (
     Stop,
     Unpacker,
     Welcome,
+    Withdraw,
+    Withdrawn,
     decode_handshake,
     encode,
     pack,
@@ -33,12 +35,12 @@ from distex.wire.messages import (
 TO_NANNY = [
     Configure(b"token", "/socket", "host", 1234, b"zip", {"cloudpickle": "3.1.2"}, True,
               [b"script", b"-x", b"\xff"], 0, 1, 2, 0.5, True),
-    Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5, 3), Stop(2.5),
+    Spawn(7), Kill(7, 9), Revoke(7, 2**40, 1.5, 3), Withdraw(7, 2**40), Stop(2.5),
 ]
 FROM_NANNY = [
     NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
     Started(7, 4711), Printed(4711, 1, b"some words"),
-    Exited(7, 4711, -9, 2**40, 3, True, False), Failed("no memory"),
+    Exited(7, 4711, -9, 2**40, 3, True, False), Withdrawn(7, 2**63, 2**40, -1), Failed("no memory"),
 ]
 HELLO = Hello(b"token", 1, 4711)
 SERVING = NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
