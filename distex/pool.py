@@ -54,7 +54,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         initargs: its arguments.
         localhost: address of this machine on which the pool listens by TCP for the workers of
             hosts without ssh, and for those that join by ``python -m distex worker``; empty: the
-            one from which such a host is reached or, with a localport, every one.
+            one from which such a host is reached or, with a localport, every one, of IPv4 and
+            IPv6. Of a name, all its addresses.
         localport: the port there; 0: any that is free. If either is given, the pool listens from
             the start, and workers may join; else only once it has such a host.
         lazy_create: start the workers when the first task comes, not at once. In asynchronous

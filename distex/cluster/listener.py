@@ -24,6 +24,7 @@ from distex._core.protocol import StreamConnection
 from distex.cluster.handshake import Handshake, Host
 from distex.errors import ProtocolError
 from distex.launch.hosts import TcpOptions
+from distex.wire.drops import Drops
 from distex.wire.secret import Secret
 from distex.wire.tls import BACKLOG, NANNY, PROBE, WORKER, TlsListener, negotiated_protocol
 
@@ -32,7 +33,6 @@ logger = logging.getLogger("distex")
 WILDCARDS = ("0.0.0.0", "::")  # every address of this machine
 LAST_TURNS = 4  # of the loop: one to accept a connection, two to have its protocol know of it
 CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
-LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
 
 
 class Listener:
@@ -64,7 +64,7 @@ class Listener:
         self._opening = asyncio.Lock()
         self._closed = False
         self.unauthenticated: set[Handshake] = set()
-        self.dropped: int = 0  # connections that were not the pool's, or broke the protocol
+        self._drops = Drops(logger, "distex: ")
         self._unix_path = ""
         self._identity: tuple[int, int] | None = None  # of that socket
         self._address: tuple[str, int] = ("", 0)  # where there are no Unix sockets
@@ -183,11 +183,13 @@ class Listener:
         connection.abort()
 
     def count_drop(self, exc: Exception) -> None:
-        """Count a connection that was dropped, and log it, but not without end."""
-        self.dropped += 1
-        if self.dropped <= LOGGED_DROPS or self.dropped % LOGGED_DROPS == 0:
-            logger.warning("distex: a connection was dropped, the %d. so far: %s",
-                           self.dropped, exc)
+        """Count a connection that was dropped."""
+        self._drops.count(exc)
+
+    @property
+    def dropped(self) -> int:
+        """Connections that were not the pool's, or broke the protocol."""
+        return self._drops.number
 
     async def close(self) -> None:
         """Listen no more, and drop those who have not said yet who they are."""

@@ -304,7 +304,8 @@ class Membership:
             await asyncio.wait(starting)
         if host.workers:
             await asyncio.wait([worker.gone for worker in host.workers.values()])
-        host.send(messages.Reject(host.refusal) if host.refusal else messages.Stop(grace))
+        host.send(messages.Reject(host.refusal, again=not host.unfit) if host.refusal
+                  else messages.Stop(grace))
         if host.nanny is not None:
             with contextlib.suppress(Exception):
                 await host.nanny.wait(grace + END_GRACE)

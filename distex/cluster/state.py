@@ -137,6 +137,7 @@ class HostRecord:
     had: int | None = None  # workers that were all ready once; None: they never were
     leaving: bool = False  # it is being removed
     refusal: str = ""  # why it is being sent away
+    unfit: bool = False  # it would be sent away again
     unusable: str = ""  # why the nanny that is there is of no use
     gone: str = ""  # why there is no nanny any more
     wanted: int | None = None  # workers that should be there; None: not known before it says

@@ -231,6 +231,7 @@ class Supervisor:
     def on_worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""
         if ready.error is not None:
+            record.host.unfit = True
             record.cause = load_exception(ready.error, record)
             record.failure = f"its initializer failed: {ready.error[0]}"
             self.forget_worker(record)
@@ -275,6 +276,7 @@ class Supervisor:
         if isinstance(message, messages.NannyHello):
             refusal = messages.refusal(message)
             if refusal is not None:
+                host.unfit = True
                 self.recovery.on_nanny_failed(host, refusal)
                 return
             self.start_watch.forget(host)
@@ -291,6 +293,7 @@ class Supervisor:
             self._print(host, message)
             return
         if isinstance(message, messages.Failed) and not message.number:
+            host.unfit = not message.again
             self.recovery.on_nanny_failed(
                 host, f"the nanny on {host.name} can't start workers: {message.reason}")
             return

@@ -17,12 +17,11 @@ from distex._version import __version__
 from distex.errors import HostError
 from distex.launch.relay import Relay
 from distex.options import SERVER_PORT
+from distex.wire.drops import Drops
 from distex.wire.secret import VARIABLE, Secret, default_path, make
 from distex.wire.tls import NANNY, TlsListener
 
 logger = logging.getLogger("distex.server")
-
-LOGGED_DROPS = 20  # dropped connections that are logged one by one; then one in this many
 
 
 class Server:
@@ -35,15 +34,15 @@ class Server:
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
         self._relays: set[Relay] = set()
-        self.dropped = 0  # connections that were not of a pool with the secret
-        self._listener = TlsListener(secret, [NANNY], self._accept, self._count_drop)
+        self._drops = Drops(logger)  # connections that were not of a pool with the secret
+        self._listener = TlsListener(secret, [NANNY], self._accept, self._drops.count)
 
     async def open(self, host: str, port: int) -> tuple[str, int]:
         """Listen; see TlsListener.open()."""
         return await self._listener.open(host, port)
 
     def _accept(self) -> Relay:
-        return Relay(self._secret.path, connected=self._connected)
+        return Relay(self._secret, connected=self._connected)
 
     def _connected(self, relay: Relay) -> None:
         self._relays.add(relay)
@@ -55,12 +54,12 @@ class Server:
             logger.info("the nanny for the pool on %s has ended with exit code %d: %s",
                         relay.peer, code, relay.reason)
         else:
-            self._count_drop(HostError(f"{relay.peer}: {relay.reason}"))
+            self._drops.count(HostError(f"{relay.peer}: {relay.reason}"))
 
-    def _count_drop(self, exc: Exception) -> None:
-        self.dropped += 1
-        if self.dropped <= LOGGED_DROPS or self.dropped % LOGGED_DROPS == 0:
-            logger.warning("a connection was dropped, the %d. so far: %s", self.dropped, exc)
+    @property
+    def dropped(self) -> int:
+        """Connections that were dropped so far."""
+        return self._drops.number
 
     async def close(self) -> None:
         """Serve no more: the nannies and their workers are ended."""

@@ -15,15 +15,14 @@ import contextlib
 import logging
 import os
 import signal
-import ssl
 
 from distex.commands.server import log_to_stderr
 from distex.errors import HostError
 from distex.launch.relay import Relay, socket_address
 from distex.options import CONNECT_TIMEOUT
-from distex.wire.messages import REFUSED, STOPPED
+from distex.wire.messages import PUT_OFF, REFUSED, STOPPED
 from distex.wire.secret import VARIABLE, Secret, default_path
-from distex.wire.tls import NANNY
+from distex.wire.tls import NANNY, tells_another_secret
 
 logger = logging.getLogger("distex.worker")
 
@@ -92,12 +91,10 @@ class Joiner:
                     logger.error("the pool at %s does not want these workers", where)
                     return UNWANTED
                 reason = f"the connection was lost: {relay.reason}"
-                if relay.has_begun:
+                if code == PUT_OFF:
+                    reason = "it does not want these workers now"
+                elif relay.has_begun:
                     since, delay = loop.time(), FIRST_DELAY
-            elif reason == "":
-                logger.error("the pool at %s has another secret than %s: copy it from there",
-                             where, self._secret.path)
-                return UNWANTED
             if loop.time() - since > self._wait:
                 logger.error("no pool at %s within %g s: %s", where, self._wait, reason)
                 return UNREACHABLE
@@ -110,7 +107,7 @@ class Joiner:
         return OVER
 
     async def _connect(self) -> tuple[Relay | None, str]:
-        """The connection, or why there is none; without a reason it is the secret."""
+        """The connection, or why there is none."""
         host, port = self._address
         loop = asyncio.get_running_loop()
         context = self._secret.context([NANNY], server_side=False)
@@ -119,15 +116,16 @@ class Joiner:
                 _, relay = await loop.create_connection(
                     self._make_relay, host, port, ssl=context,
                     ssl_handshake_timeout=CONNECT_TIMEOUT)
-        except ssl.SSLCertVerificationError:
-            return None, ""
         except OSError as exc:
+            if tells_another_secret(exc):  # something else may be there before the pool is
+                return None, (f"what is there has another secret than {self._secret.path}: if it "
+                              "is the pool, copy it from there")
             return None, str(exc) or type(exc).__name__
         return relay, ""
 
     def _make_relay(self) -> Relay:
         host, port = self._address
-        return Relay(self._secret.path, host, str(port), str(self._workers))
+        return Relay(self._secret, host, str(port), str(self._workers))
 
     async def _serve(self, relay: Relay) -> int:
         """Serve the pool until the end; the nanny's exit code."""

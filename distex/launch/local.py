@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from distex import machine
 from distex.errors import PoolStartError
@@ -20,7 +21,9 @@ BOOT = ("import gc, sys; gc.disable(); sys.path[:] = {path!a}; "
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def start_nanny(*arguments: str, hash_seed: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_nanny(
+    *arguments: str, hash_seed: int, inherits: Sequence[int] = ()
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a nanny with this interpreter, in the present working directory.
 
     It is the leader of a session of its own: a Ctrl-C in the terminal reaches this process alone,
@@ -29,6 +32,7 @@ def start_nanny(*arguments: str, hash_seed: int) -> tuple[subprocess.Popen[bytes
     Args:
         arguments: of nanny.main(), after the first two.
         hash_seed: what it has as PYTHONHASHSEED.
+        inherits: further file descriptors for it.
 
     Returns:
         the process, and the socket to it, which does not block.
@@ -44,7 +48,7 @@ def start_nanny(*arguments: str, hash_seed: int) -> tuple[subprocess.Popen[bytes
         process = subprocess.Popen(
             [python, *_interpreter_flags(), "-c", boot, *arguments],
             env={**os.environ, SEED: str(hash_seed)},
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *inherits],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )

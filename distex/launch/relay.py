@@ -20,6 +20,7 @@ from distex.launch.base import hash_seed
 from distex.launch.local import end_process, start_nanny
 from distex.options import HELLO_TIMEOUT, KEEPALIVE
 from distex.wire.messages import CUT_OFF, Begin, Unpacker
+from distex.wire.secret import Secret
 from distex.wire.tls import NANNY, keep_alive, negotiated_protocol
 
 FIRST_LIMIT_BYTES = 256  # of what a pool says before there is a nanny
@@ -30,16 +31,18 @@ class Relay(asyncio.Protocol):
     """The pool's end of it; the protocol of the connection to the pool.
 
     Args:
-        arguments: of nanny.main().
+        secret: with which the workers connect to the pool.
+        arguments: of nanny.main(), after the secret.
         connected: told once there is a connection.
     """
 
     def __init__(
-        self, *arguments: str, connected: Callable[["Relay"], object] | None = None
+        self, secret: Secret, *arguments: str, connected: Callable[["Relay"], object] | None = None
     ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._connected = connected
+        self._secret = secret
         self._arguments = arguments
         self._pool: Any = None  # transport
         self._nanny: Any = None  # transport
@@ -117,7 +120,9 @@ class Relay(asyncio.Protocol):
 
     async def _start_nanny(self, hash_seed: int) -> None:
         try:
-            self._process, ours = start_nanny(*self._arguments, hash_seed=hash_seed)
+            with self._secret.opened() as fd:
+                self._process, ours = start_nanny(
+                    str(fd), *self._arguments, hash_seed=hash_seed, inherits=[fd])
         except OSError as exc:
             self._refuse(f"a nanny can't be started: {exc}")
             return

@@ -25,7 +25,7 @@ from distex.launch.hosts import HostSpec, TcpOptions
 from distex.options import SERVER_PORT
 from distex.wire.messages import Begin
 from distex.wire.secret import Secret
-from distex.wire.tls import NANNY, keep_alive
+from distex.wire.tls import NANNY, keep_alive, tells_another_secret
 
 
 class TcpNanny(Nanny):
@@ -119,11 +119,13 @@ class ServerLauncher(Launcher):
         except TimeoutError as exc:
             reason, mend, cause = f"no answer within {timeout:g} s", (
                 f"see whether the host is up, and whether a firewall lets port {port} through"), exc
-        except ssl.SSLCertVerificationError as exc:
-            reason, mend, cause = "the server there has another secret", copy, exc
         except ssl.SSLError as exc:
-            reason, mend, cause = f"what answers on port {port} is no server of distex: {exc}", (
-                f"{start}; servers of distex 0.7 can't be used any more"), exc
+            cause = exc
+            if tells_another_secret(exc):
+                reason, mend = "the server there has another secret", copy
+            else:
+                reason = f"what answers on port {port} is no server of distex: {exc}"
+                mend = f"{start}; servers of distex 0.7 can't be used any more"
         except ConnectionRefusedError as exc:
             reason, mend, cause = f"nothing listens on port {port}", start, exc
         except OSError as exc:

@@ -21,8 +21,8 @@ from distex.options import WIRE_VERSION
 
 LENGTH = struct.Struct("<I")  # before each message on a nanny's stream
 LIMIT_BYTES = 16 * 1024 * 1024
-# exit codes of a nanny: as the pool said; the pool is gone; the pool does not want it
-STOPPED, CUT_OFF, REFUSED = 0, 1, 3
+# exit codes of a nanny: as the pool said; the pool is gone; the pool does not want it, or not now
+STOPPED, CUT_OFF, REFUSED, PUT_OFF = 0, 1, 3, 4
 
 
 class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -112,6 +112,7 @@ class Reject(Message, frozen=True):
     """The pool does not want this nanny, which came by itself: end, and say so."""
 
     reason: str
+    again: bool = False  # whether it may do to come again
 
 
 class Started(Message, frozen=True):
@@ -161,6 +162,7 @@ class Failed(Message, frozen=True):
 
     reason: str
     number: int = 0  # of the worker that it can't start; 0: it can start none
+    again: bool = False  # whether that may pass
 
 
 class Leaving(Message, frozen=True):

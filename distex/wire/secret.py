@@ -5,14 +5,21 @@ connection show this certificate as their own and accept no other, so who has th
 nobody else gets through the TLS handshake: nothing that a stranger sends is looked at.
 """
 
+import contextlib
+import hmac
 import os
+import re
 import shlex
 import ssl
 import stat
+from collections.abc import Iterator
 
 from distex.errors import HostError
 
 VARIABLE = "DISTEX_SECRET"  # in the environment: the file
+SIZE_LIMIT_BYTES = 64 * 1024
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----([^-]+)-----END ")
 
 
 def default_path() -> str:
@@ -61,19 +68,58 @@ def make(path: str | os.PathLike[str]) -> None:
 
 
 class Secret:
-    """A secret that is there and that others can't read.
+    """A secret that is there and that others can't read, nor replace. Its file is read once.
 
     Args:
         path: of its file; empty: the default one.
 
     Raises:
-        HostError: there is none, others can read it, or it is no secret; and what to do.
+        HostError: there is none, others can get at it, or it is no secret; and what to do.
     """
 
     def __init__(self, path: str | os.PathLike[str] = "") -> None:
         self.path = os.path.abspath(os.path.expanduser(path) if path else default_path())
-        _check_access(self.path)
+        self._take(_read(self.path))
+
+    @classmethod
+    def inherited(cls, fd: int) -> "Secret":
+        """The one that a parent process passed on as this file descriptor, which is closed."""
+        secret = cls.__new__(cls)
+        secret.path = f"/dev/fd/{fd}"
+        os.lseek(fd, 0, os.SEEK_SET)
+        with open(fd, "rb") as file:
+            secret._take(file.read())
+        return secret
+
+    def _take(self, content: bytes) -> None:
+        self._content = content
+        if len(CERTIFICATE.findall(content)) > 1:
+            raise self._no_secret("it has more than one certificate")
+        key = KEY.search(content)
+        if key is None:
+            raise self._no_secret("it has no key")
+        # clients begin with it, see client_hello.py
+        self.mark = b"distex-" + hmac.digest(
+            b"".join(key[1].split()), b"mark", "sha256")[:16].hex().encode()
         self.context([], server_side=True)  # that it is one
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of a file with its content, which nobody else can open or change; in a
+        block."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("distex-secret")
+        else:
+            import tempfile
+
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        try:
+            os.write(fd, self._content)
+            os.lseek(fd, 0, os.SEEK_SET)
+            yield fd
+        finally:
+            os.close(fd)
 
     def context(self, protocols: list[str], *, server_side: bool) -> ssl.SSLContext:
         """For one end of connections on which these protocols (ALPN) are spoken."""
@@ -85,16 +131,23 @@ class Secret:
         if server_side:
             context.num_tickets = 0
         try:
-            # an encrypted key is not to ask for a password at the terminal
-            context.load_cert_chain(self.path, password="")
-            context.load_verify_locations(self.path)
+            with self.opened() as fd:  # ssl takes keys from files alone
+                # an encrypted key is not to ask for a password at the terminal
+                context.load_cert_chain(f"/dev/fd/{fd}", password="")
+                os.lseek(fd, 0, os.SEEK_SET)
+                context.load_verify_locations(f"/dev/fd/{fd}")
         except (OSError, ValueError) as exc:
-            raise HostError(
-                f"{self.path} is no secret of distex: {exc}. Copy it again from where it was made, "
-                f"or remove it and make a new one: {how_to_make(self.path)}") from exc
+            raise self._no_secret(str(exc)) from exc
+        if not server_side:
+            protocols = [*protocols, self.mark.decode()]
         if protocols:
             context.set_alpn_protocols(protocols)
         return context
+
+    def _no_secret(self, reason: str) -> HostError:
+        return HostError(
+            f"{self.path} is no secret of distex: {reason}. Copy it again from where it was made, "
+            f"or remove it and make a new one: {how_to_make(self.path)}")
 
 
 def how_to_make(path: str) -> str:
@@ -102,18 +155,28 @@ def how_to_make(path: str) -> str:
     return f"python -m distex.server --make-secret {shlex.quote(path)}"
 
 
-def _check_access(path: str) -> None:
-    """Only its owner may read it, who is this user; or root, who may let this user's group."""
+def _read(path: str) -> bytes:
+    """The content of the file, if only its owner may read it, who is this user; or root, who may
+    let this user's group; and if others can't put another one in its place."""
     try:
-        found = os.stat(path)
-        with open(path, "rb"):
-            pass
+        # what is checked is what is read; a pipe is not waited for
+        fd = os.open(os.path.realpath(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            _check_access(path, os.fstat(fd))
+            return os.read(fd, SIZE_LIMIT_BYTES)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise HostError(
             f"there is no secret at {path}: copy it from the machine that has it, or make one and "
             f"copy it there: {how_to_make(path)}") from None
     except OSError as exc:
         raise HostError(f"the secret {path} can't be read: {exc}") from exc
+
+
+def _check_access(path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise HostError(f"the secret {path} is no file")
     if os.name != "posix":
         return
     if found.st_uid not in (0, os.geteuid()):
@@ -123,3 +186,13 @@ def _check_access(path: str) -> None:
     if stat.S_IMODE(found.st_mode) & ~allowed & 0o177:
         raise HostError(f"others can read the secret {path}: chmod 600 {shlex.quote(path)}; "
                         "and make a new one if somebody may have read it")
+    folder = os.path.realpath(path)
+    while folder != (folder := os.path.dirname(folder)):
+        found = os.stat(folder)
+        if (found.st_uid not in (0, os.geteuid())
+                # in one with the sticky bit, as /tmp, others can't replace what is not theirs
+                or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX)):
+            raise HostError(
+                f"others can put another file in the place of the secret {path}, as they can "
+                f"write to {folder}: chmod go-w {shlex.quote(folder)}, or move the secret to a "
+                "folder of your own")

@@ -39,6 +39,7 @@ from distex.errors import DistexError, HostError
 from distex.options import WIRE_VERSION
 from distex.wire.messages import (
     CUT_OFF,
+    PUT_OFF,
     PYTHON,
     REFUSED,
     STOPPED,
@@ -271,9 +272,10 @@ class Nanny:
             if self.exitcode == CUT_OFF:
                 self.exitcode = STOPPED
         elif isinstance(message, Reject):
-            print(f"the pool does not want this host: {message.reason}", file=sys.stderr)
+            now = " now" if message.again else ""
+            print(f"the pool does not want this host{now}: {message.reason}", file=sys.stderr)
             self.stop_at = time.monotonic()
-            self.exitcode = REFUSED
+            self.exitcode = PUT_OFF if message.again else REFUSED
         elif isinstance(message, Heartbeat):
             self.silent_until = time.monotonic() + message.timeout
 
@@ -336,6 +338,15 @@ class Nanny:
             config = msgspec.structs.replace(config, host=host, port=port)
         self.config = config
         sys.argv[:] = map(os.fsdecode, config.argv)
+        if self.remote is not None:
+            try:
+                self._probe(config, self.remote.probe_tls)
+            except OSError as exc:
+                self._send(Failed(
+                    f"workers there can't connect to the pool at {config.host}, port "
+                    f"{config.port}: {exc}. Give the pool a localhost, or a localport, that can "
+                    "be reached from there, and open it in the firewalls between", again=True))
+                return
         try:
             if config.modules:
                 self._take_modules(config)
@@ -343,24 +354,21 @@ class Nanny:
 
             process.preload(config)
         except DistexError as exc:
-            self._send(Failed(str(exc)))
+            self._send(Failed(str(exc), again=isinstance(exc.__cause__, OSError)))
             return
         except Exception:
             self._send(Failed(traceback.format_exc()))
             return
-        if self.remote is not None:
-            try:
-                with (socket.create_connection((config.host, config.port), PROBE_TIMEOUT) as sock,
-                      self.remote.probe_tls.wrap_socket(sock)):
-                    pass
-            except OSError as exc:
-                self._send(Failed(
-                    f"workers there can't connect to the pool at {config.host}, port "
-                    f"{config.port}: {exc}. Give the pool a localhost, or a localport, that can "
-                    "be reached from there, and open it in the firewalls between"))
-                return
         gc.freeze()
         gc.enable()
+
+    @staticmethod
+    def _probe(config: Configure, tls: ssl.SSLContext) -> None:
+        """See that workers will reach the pool, and that it has the secret there; OSError if not.
+        Nothing that it has shipped is looked at before that."""
+        with (socket.create_connection((config.host, config.port), PROBE_TIMEOUT) as sock,
+              tls.wrap_socket(sock)):
+            pass
 
     def _check_folders(self, config: Configure) -> None:
         """See that a worker will find what it needs: the system may clean temporary folders."""
@@ -575,7 +583,8 @@ def main(
     Args:
         fd: the socket; the parent process has the other end.
         hash_seed: the user's, see surroundings.py.
-        secret: file with the secret, if the pool is on another machine and workers connect by TCP.
+        secret: file descriptor with the secret, if the pool is on another machine and workers
+            connect by TCP.
         host: where they do; empty: the pool says it. Otherwise the pool did not have this nanny
             started: with SIGTERM it asks the pool to have its workers end what they do.
         port: the port there.
@@ -584,7 +593,7 @@ def main(
     put_in_order(hash_seed)
     with contextlib.closing(Stream(fd, os.dup(fd))) as stream:
         try:
-            remote = _remote(secret, host, int(port), int(workers)) if secret else None
+            remote = _remote(int(secret), host, int(port), int(workers)) if secret else None
         except HostError as exc:
             stream.send(pack(Failed(str(exc))))
             sys.exit(str(exc))
@@ -592,11 +601,11 @@ def main(
     _leave(status)
 
 
-def _remote(path: str, host: str, port: int, workers: int) -> Remote:
+def _remote(secret_fd: int, host: str, port: int, workers: int) -> Remote:
     from distex.wire.secret import Secret
     from distex.wire.tls import PROBE, WORKER
 
-    secret = Secret(path)
+    secret = Secret.inherited(secret_fd)
     return Remote(
         secret.context([WORKER], server_side=False), secret.context([PROBE], server_side=False),
         (host, port) if host else None, workers)

@@ -29,6 +29,7 @@ from distex.wire.secret import Secret
 from distex.wire.tls import NANNY, PROBE, WORKER, TlsListener
 
 from . import tasks
+from .attackers import client_hello
 from .support import Server
 
 pytestmark = pytest.mark.timeout(600)
@@ -251,18 +252,21 @@ def test_a_cap_on_strangers(listening, monkeypatch):
         wait_until(lambda: listener.dropped == 30 and not listener.unauthenticated, "all to be gone")
 
 
-def test_a_cap_on_handshakes(listening, join, monkeypatch):
+def test_a_cap_on_handshakes(listening, join, secret, monkeypatch):
     """Those beyond it wait, and who belongs to the pool gets in as soon as the others are out."""
     monkeypatch.setattr(options, "MAX_HANDSHAKES", 4)
     monkeypatch.setattr(options, "HELLO_TIMEOUT", SILENT)
+    hello = client_hello(secret)
     with listening() as pool:
         ((tls_listener, _),) = pool._home.supervisor.listener.tls_listeners.values()
         client = Raw(pool.address)
         socks = [client.connect() for _ in range(12)]
+        for sock in socks:
+            sock.sendall(hello)
         join(pool.address, workers=1)
         most = 0
         while not pool.total_workers():
-            most = max(most, len(tls_listener._handshakes))
+            most = max(most, len(tls_listener.admission.handshakes))
             time.sleep(0.001)
         assert most == 4
         assert pool._home.supervisor.listener.dropped >= 12

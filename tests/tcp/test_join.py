@@ -305,11 +305,11 @@ def test_no_pool(join):
 
 def test_another_secret(listening, join, other_secret):
     with listening() as pool:
-        joiner = join(pool.address, secret=other_secret)
-        assert joiner.wait() == 3
+        joiner = join(pool.address, "--wait", "0.3", secret=other_secret)
+        assert joiner.wait() == 1
         assert "has another secret" in joiner.log
         assert not pool.workers()
-        assert pool._home.supervisor.listener.dropped == 1
+        assert pool._home.supervisor.listener.dropped >= 1
 
 
 def test_another_version(listening, join, tmp_path):

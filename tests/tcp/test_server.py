@@ -1,6 +1,7 @@
 """Hosts without ssh: python -m distex.server, real servers and real workers."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -11,12 +12,13 @@ import threading
 
 import numpy as np
 import pytest
-from machine import free_port, is_alive, wait_until
+from machine import free_port, is_alive, not_here, wait_until
 
 from distex import HostError, HostSpec, Pool, PoolStartError, TcpOptions, WorkerLost
 from distex import options as pool_options
 from distex.machine import usable_cpus
 from distex.wire.secret import Secret, default_path, make
+from distex.wire.tls import NANNY, TlsListener
 
 from . import tasks
 from .support import TESTS, Command, other_version
@@ -375,3 +377,70 @@ def test_modules_are_shipped_and_output_comes_back(server, make_pool, tmp_path, 
         assert any("Pool(ship=[only_here])" in note for note in caught.value.__notes__)
     finally:
         del sys.modules["only_here"]
+
+
+# --- addresses
+
+
+async def _listen(secret, host, port, reach):
+    drops = []
+    tls_listener = TlsListener(Secret(secret), [NANNY], asyncio.Protocol, drops.append)
+    try:
+        _, port = await tls_listener.open(host, port)
+        for address in reach:
+            with socket.create_connection((address, port)):
+                pass
+        while len(drops) < len(reach):
+            await asyncio.sleep(0.001)
+        with pytest.raises(HostError, match="Address already in use"):
+            await TlsListener(Secret(secret), [NANNY], asyncio.Protocol, drops.append).open(
+                reach[-1], port)
+    finally:
+        tls_listener.close()
+        await tls_listener.closed()
+
+
+@pytest.fixture
+def version_6():
+    """That of IP."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        not_here("there is no IPv6")
+
+
+@pytest.mark.parametrize(("host", "reach"), [
+    ("127.0.0.1", ["127.0.0.1"]), ("", ["127.0.0.1", "::1"]), ("::1", ["::1"]),
+    ("0.0.0.0", ["127.0.0.1"]),
+])
+def test_all_addresses_that_were_asked_for(secret, loop, version_6, host, reach):
+    """Nobody else can take one of them."""
+    loop.run(_listen(secret, host, 0, reach))
+
+
+def test_an_address_that_somebody_else_has(secret, loop, version_6):
+    """A pool that does without it would leave the workers that use it to somebody else."""
+    with socket.socket(socket.AF_INET6) as squatter:
+        squatter.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        squatter.bind(("::", 0))
+        squatter.listen()
+        with pytest.raises(HostError, match="can't listen on any address"):
+            loop.run(_listen(secret, "", squatter.getsockname()[1], []))
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_without_version_6(secret, loop, monkeypatch, number):
+    class Socket(socket.socket):
+        def __init__(self, family=-1, *args, **kwargs):
+            if family == socket.AF_INET6 and number == errno.EAFNOSUPPORT:
+                raise OSError(number, "none")
+            super().__init__(family, *args, **kwargs)
+
+        def bind(self, address):
+            if self.family == socket.AF_INET6:
+                raise OSError(number, "none")
+            super().bind(address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distex.wire.tls.socket.socket", Socket)
+        loop.run(_listen(secret, "", 0, ["127.0.0.1"]))
