@@ -202,7 +202,11 @@ cdef class Caller:
             link = self.dispatcher.lease(task)
         if link is None:
             self._submit(task)
-            return task.result()
+            try:
+                return task.result()
+            except BaseException:
+                task.cancel()  # an interrupt: nobody else can ask for the result
+                raise
         task._state = RUNNING
         lane = link.lane
         try:
@@ -211,8 +215,13 @@ cdef class Caller:
             value, lane.value = lane.value, None
             error, lane.error = lane.error, None
         except BaseException:
-            link.lane = None  # an interrupt: the answer will come when nobody asks any more
+            # an interrupt: the answer will come when nobody asks any more; a coroutine is cancelled
+            # as its lane closes
+            link.lane = None
             link.lane_wanted = False
+            if self.limits is not None and self.limits.grace >= 0:
+                self.dispatcher.inbox.put(
+                    partial(link.cancel_leased, task.wire_id, self.limits.grace))
             raise
         finally:
             self.dispatcher.release(link)

@@ -305,13 +305,22 @@ cdef class WorkerLink(FrameHandler):
         keeps its place until the worker has answered."""
         if task.link is self and not self.lost:
             task.is_unwanted = True
-            self.out.frame(CANCEL, 0, 0, task.wire_id, NULL, 0, None)
-            self.cancels += 1
-            if task.limits is not None and task.limits.grace >= 0:
-                # once the frame has been sent, and those of others that are cancelled with it: a
-                # worker that is interrupted looks what else it is not to begin
-                self.dispatcher.loop.call_soon(
-                    self.worker.interrupt, task.wire_id, task.limits.grace, self.cancels)
+            self._cancel(task.wire_id, -1 if task.limits is None else task.limits.grace)
+
+    def cancel_leased(self, id, grace):
+        """Have the nanny interrupt a task that came by the lane, which is closed; by that the
+        worker knows that a coroutine is cancelled."""
+        if not self.lost:
+            self._cancel(id, grace)
+
+    cdef int _cancel(self, uint64_t id, double grace) except -1:
+        self.out.frame(CANCEL, 0, 0, id, NULL, 0, None)
+        self.cancels += 1
+        if grace >= 0:
+            # once the frame has been sent, and those of others that are cancelled with it: a
+            # worker that is interrupted looks what else it is not to begin
+            self.dispatcher.loop.call_soon(self.worker.interrupt, id, grace, self.cancels)
+        return 0
 
     def forget(self, id):
         """Tell the worker that a function will not be called any more."""

@@ -178,6 +178,7 @@ cdef class Runner(FrameHandler):
             self.functions.pop(header.id, None)
             return 0
         if kind == CANCEL:
+            self.page[CANCELS] += 1
             return self._cancel(header.id)
         if kind == RECALL:
             return self._give_back()
@@ -282,7 +283,6 @@ cdef class Runner(FrameHandler):
 
     cdef int _cancel(self, uint64_t id) except -1:
         cdef Job job = self.jobs.get(id)
-        self.page[CANCELS] += 1
         if job is None:  # done before the request came
             return 0
         if job.task is not None:
@@ -294,6 +294,11 @@ cdef class Runner(FrameHandler):
         job.body = None
         job.results = None
         return self.out.frame(CANCELLED, 0, 0, id, NULL, 0, None)
+
+    def cancel_all(self):
+        """Cancel all tasks: nobody waits for the answers any more."""
+        for id in list(self.jobs):
+            self._cancel(id)
 
     cdef int _give_back(self) except -1:
         """Another worker has nothing to do: return what has not been started, and of a chunk what

@@ -84,6 +84,7 @@ cdef class WorkerLink(FrameHandler):
     cdef int _send_function(self, Function function) except -1
     cdef uint64_t _next_id(self, Py_ssize_t slot) noexcept
     cdef int spend(self, uint32_t calls) except -1
+    cdef int _cancel(self, uint64_t id, double grace) except -1
     cdef int _settle(self, Py_ssize_t slot, Task task, uint32_t done) except -1
     cdef Task _find(self, uint64_t id)
     cdef int _take_back(self, Header* header, const char* body) except -1

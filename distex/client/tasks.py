@@ -178,7 +178,11 @@ class TaskMethods:
     @overload
     def run(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Return ``submit(func, *args, **kwargs).result()``, with less delay."""
+        """Return ``submit(func, *args, **kwargs).result()``, with less delay.
+
+        If KeyboardInterrupt, or whatever else a signal handler raises, ends the wait, the task is
+        cancelled as by ``Future.cancel()``.
+        """
         return self._run(func, args, kwargs)
 
     # --- maps

@@ -110,6 +110,9 @@ class LaneRunner(Runner):
         super().connected(connection)
         self._hello(lane=True)
 
+    def disconnected(self, exc: Exception | None) -> None:
+        self.cancel_all()  # the thread that waited was interrupted
+
 
 class Worker(LaneRunner):
     """Runs what comes by the worker's main connection, and does what else the pool says."""

@@ -314,6 +314,41 @@ def test_a_future_of_a_running_function_can_not_be_cancelled_unless_asked_for(ma
         assert future.result() == 5
 
 
+class Alarm(BaseException):
+    """Raised by a handler of a signal, as KeyboardInterrupt is."""
+
+
+def raise_alarm(number, frame):
+    raise Alarm
+
+
+@pytest.mark.parametrize("by_lane", [False, True], ids=["first", "lane"])
+@pytest.mark.parametrize(("func", "mark"), [
+    (tasks.spin, "interrupted"), (tasks.wait_for_cancel, "cancelled")])
+def test_a_call_is_cancelled_when_the_wait_for_it_is_interrupted(
+        make_pool, gate, func, mark, by_lane):
+    def interrupt():
+        gate.wait_for(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_alarm)
+    try:
+        with make_pool(1) as pool:
+            if by_lane:
+                open_lanes(pool)
+            calls = pool.options(cancel_running="interrupt", grace=60)
+            interrupter = threading.Thread(target=interrupt)
+            interrupter.start()
+            with pytest.raises(Alarm):
+                calls.run(func, gate.path)
+            wait_until(lambda: gate.marks(mark) == 1, f"the task to be {mark}")
+            interrupter.join()
+            assert pool.run(tasks.double, 2) == 4
+            assert pool.statistics().workers_lost == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.parametrize("func", [tasks.spin, tasks.sleep_behind])
 def test_a_running_function_is_interrupted_where_asked_to(make_pool, gate, func):
     with make_pool(1) as pool:

@@ -128,3 +128,17 @@ def test_a_test_of_pytests(python, write, options):
     write("tests/test_pool.py", PYTEST)
     output = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests")
     assert "1 passed" in output
+
+
+def test_a_script_in_ipython(python, write):
+    assert RIGHT in python(
+        "-m", "IPython", "--quick", "--no-banner", write("script.py", GUARDED)).splitlines()
+
+
+def test_cells_of_ipython(python):
+    cells = SOURCE.replace("\nclass", "\n\nclass").replace("\ndef", "\n\ndef")
+    again = "\n\nclass Job:\n    pass\n\ndef make(n): return Job()\n\nuse()\n"
+    output = python(
+        "-m", "IPython", "--quick", "--no-banner", "--simple-prompt",
+        stdin=f"{cells}\n\nuse()\n{again}")
+    assert output.count(RIGHT) == 2, output
