@@ -1,8 +1,12 @@
-"""How the death of a worker becomes a WorkerLost: the exception and its text."""
+"""The exceptions for workers that die and for workers that can't be started."""
+
+from typing import TypeVar
 
 from distex._core.task import Task
 from distex.cluster.state import WorkerRecord
-from distex.errors import WorkerLost
+from distex.errors import PoolStartError, WorkerLost
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def worker_lost(record: WorkerRecord, task: Task | None = None) -> WorkerLost:
@@ -27,3 +31,18 @@ def worker_lost(record: WorkerRecord, task: Task | None = None) -> WorkerLost:
                       record.out_of_memory)
     lost.__cause__ = record.cause
     return lost
+
+
+def start_error(reason: str, cause: BaseException | None) -> PoolStartError:
+    """Return the exception that says why workers can't be started."""
+    error = PoolStartError(reason)
+    error.__cause__ = cause
+    return error
+
+
+def own_copy(error: ErrorT) -> ErrorT:
+    """Return the exception for one of several callers. What is raised collects the frames it goes
+    through, so one that all shared would keep alive all that each of them refers to."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from distex import options
+from distex.cluster.losses import start_error
 from distex.cluster.state import Cluster, HostRecord, WorkerRecord
 from distex.errors import HostError, PoolClosed, PoolStartError, ProtocolError
 from distex.launch.base import Launcher, NannyStream
@@ -111,7 +112,7 @@ class Membership:
         except (HostError, PoolStartError) as exc:
             self._take_back(host, exc)
         except Exception as exc:  # no process can be had, say
-            self._take_back(host, _start_error(
+            self._take_back(host, start_error(
                 f"no nanny can be started on {host.name}: {exc or type(exc).__name__}", exc))
 
     def resize(self, host: HostRecord, number: int) -> list[WorkerRecord]:
@@ -173,7 +174,7 @@ class Membership:
             False: nobody did; it concerns the pool.
         """
         if host.established:
-            if not self._tell(host, _start_error(reason, cause)):
+            if not self._tell(host, start_error(reason, cause)):
                 return False
             self._fall_back(host)
         elif host.launcher is None:
@@ -181,7 +182,7 @@ class Membership:
         elif not self._supervisor.running:
             return False
         else:
-            self._take_back(host, _start_error(reason, cause))
+            self._take_back(host, start_error(reason, cause))
         return True
 
     def _fall_back(self, host: HostRecord) -> None:
@@ -389,12 +390,6 @@ class _JoinedStream(NannyStream):
 
 def _readiness_to_go(worker: WorkerRecord) -> tuple[int, int]:
     return (-1 if worker.link is None else worker.link.in_flight), -worker.number
-
-
-def _start_error(reason: str, cause: BaseException | None) -> PoolStartError:
-    error = PoolStartError(reason)
-    error.__cause__ = cause
-    return error
 
 
 def _look_at(complete: "asyncio.Future[None]") -> None:

@@ -9,9 +9,10 @@ is asked for begins at once, in the turn of the loop in which the call comes.
 
 import asyncio
 
+from distex.cluster.losses import own_copy
 from distex.cluster.membership import Membership
 from distex.cluster.state import Cluster
-from distex.errors import HostError, PoolClosed
+from distex.errors import BrokenPool, HostError, PoolClosed
 from distex.launch.local import LocalLauncher
 
 
@@ -99,9 +100,11 @@ class Scaling:
         if work.cancelled():
             self._settle(PoolClosed("the pool was ended before that was done"))
         else:
-            self._settle(work.exception())
+            error = work.exception()
+            assert error is None or isinstance(error, BrokenPool)
+            self._settle(error)
 
-    def _settle(self, error: BaseException | None) -> None:
+    def _settle(self, error: BrokenPool | None) -> None:
         """Have the calls return."""
         callers, self._callers = self._callers, []
         for caller in callers:
@@ -110,4 +113,4 @@ class Scaling:
             if error is None:
                 caller.set_result(None)
             else:
-                caller.set_exception(error)
+                caller.set_exception(own_copy(error))

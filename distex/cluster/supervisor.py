@@ -10,7 +10,6 @@
 """
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import os
@@ -27,7 +26,7 @@ from distex._core.lane import Lane
 from distex._core.ring import peer_process
 from distex._core.task import Task
 from distex.cluster.listener import Listener
-from distex.cluster.losses import worker_lost
+from distex.cluster.losses import own_copy, start_error, worker_lost
 from distex.cluster.membership import Membership
 from distex.cluster.recovery import Recovery
 from distex.cluster.scaling import Scaling
@@ -261,13 +260,13 @@ class Supervisor:
     def start_failed(self, reason: str, cause: BaseException | None = None) -> None:
         """Tell those who wait for the pool to be ready that it can't be."""
         if not self._started.done():
-            self._started.set_exception(_start_error(reason, cause))
+            self._started.set_exception(start_error(reason, cause))
 
     def give_up(self, reason: str, cause: BaseException | None = None) -> None:
         """End a running pool that can have no workers; only recovery.py decides that."""
         if self._stopping is None:
             logger.error("distex: the pool is broken: %s", reason)
-            self.stop_soon(_start_error(reason, cause))
+            self.stop_soon(start_error(reason, cause))
 
     # --- watching
 
@@ -461,9 +460,9 @@ class Supervisor:
             self.dispatcher.cancel_queued()
         self.dispatcher.inbox.handle_all()
         if drain:
-            with contextlib.suppress(PoolStartError, PoolClosed):
-                if self.dispatcher.outstanding:  # else there is nothing to start for
-                    await asyncio.shield(self._started)
+            if self.dispatcher.outstanding:  # else there is nothing to start for
+                await asyncio.wait([self._started])
+            if not self._started.done() or self._started.exception() is None:
                 await self.drained()
         await asyncio.shield(self.stop_soon())
 
@@ -509,9 +508,7 @@ class Supervisor:
     def _closed_error(error: BaseException | None) -> Callable[[Task], BaseException]:
         def make(task: Task) -> BaseException:
             if isinstance(error, PoolStartError):
-                again = PoolStartError(*error.args)
-                again.__cause__ = error.__cause__
-                return again
+                return own_copy(error)
             return PoolClosed(f"the pool was ended before {task.name} was done")
 
         return make
@@ -545,11 +542,11 @@ class Supervisor:
     async def wait_started(self) -> None:
         """Wait for the workers. A failure is raised only when nothing of the pool is left. Others
         may wait too, so cancelling the wait leaves the pool alone."""
-        try:
-            await asyncio.shield(self._started)
-        except (PoolStartError, PoolClosed):
+        await asyncio.wait([self._started])
+        error = self._started.exception()
+        if error is not None:
             await asyncio.shield(self.stop_soon())
-            raise
+            raise own_copy(error)
 
     @property
     def total_workers(self) -> int:
@@ -564,9 +561,3 @@ class Supervisor:
         """The workers that are ready for tasks, in the order in which they were started."""
         return [record.link for record in self.workers()
                 if record.link is not None and not record.leaving]
-
-
-def _start_error(reason: str, cause: BaseException | None) -> PoolStartError:
-    error = PoolStartError(reason)
-    error.__cause__ = cause
-    return error
