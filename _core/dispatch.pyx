@@ -766,11 +766,14 @@ cdef class Dispatcher:
                 "waiting here would block the event loop that runs this pool: use the ..._async "
                 "method, or 'with Pool(...)' to have the pool run in a thread of its own")
 
-    def connect(self, FrameWriter out, worker, Machine machine):
-        """Take a worker in; the handler for its frames."""
+    def connect(self, FrameWriter out, worker, Machine machine, first=()):
+        """Take a worker in; the handler for its frames. It does the first tasks before any other.
+        """
         link = WorkerLink(self, out, worker, machine)
         link.lane_wanted = not machine.is_local  # others can't have one
         self.links.append(link)
+        for task in first:
+            self.send_to(link, task)
         link._list_idle()
         self.full = False
         self.pump(link)

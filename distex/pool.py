@@ -252,6 +252,9 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
     ) -> list[Any]:
         """Call ``func(*args, **kwargs)`` once on each worker that is ready, after its other tasks.
 
+        Where a worker has retired, see max_tasks_per_child, the one that takes its place makes the
+        call as soon as it is ready. With no worker ready the call waits for one, as all tasks do.
+
         Returns:
             the results, in the order in which the workers were started.
 
@@ -284,15 +287,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
         dispatcher = self._home.dispatcher
         if dispatcher.closed is not None:  # since the call
             raise dispatcher.closed(AsyncTask(function, args, kwargs, loop))
-        tasks: list[AsyncTask[Any]] = []
-        for link in self._home.supervisor.links():
-            task: AsyncTask[Any] = AsyncTask(function, args, kwargs, loop)
-            dispatcher.send_to(link, task)
-            tasks.append(task)
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for task in tasks:
-            task.result()
-        return results
+        return await self._home.supervisor.everywhere.run(
+            lambda: AsyncTask(function, args, kwargs, loop))
 
     # --- hosts and workers that come and go
 

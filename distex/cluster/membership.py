@@ -14,8 +14,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from distex import options
 from distex.cluster.losses import start_error
@@ -27,7 +26,6 @@ from distex.launch.server import TcpNanny, peer_name
 from distex.wire import messages
 
 logger = logging.getLogger("distex")
-T = TypeVar("T")
 
 END_GRACE = 2.0  # seconds for a nanny without work to end by itself
 
@@ -43,21 +41,6 @@ class Membership:
         self._supervisor = supervisor
         # who waits for all workers of a host to be ready
         self._waiting: dict[HostRecord, list[asyncio.Future[None]]] = {}
-
-    async def _until_the_pool_ends(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it as a task that the pool's end cancels."""
-        supervisor = self._supervisor
-        if supervisor.is_stopping:
-            coroutine.close()
-            raise PoolClosed("the pool was ended before that")
-        task = supervisor.loop.create_task(coroutine)
-        supervisor.keep(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if supervisor.is_stopping:
-                raise PoolClosed("the pool was ended before that was done") from None
-            raise
 
     # --- more
 
@@ -82,7 +65,7 @@ class Membership:
         host = self.begin(launcher)
         complete = self.expect_complete(host)
         try:
-            await self._until_the_pool_ends(_wait(complete))
+            await self._supervisor.until_stopped(_wait(complete))
         except asyncio.CancelledError:
             await self.undo_add(launcher)
             raise

@@ -2,15 +2,17 @@
 
 import asyncio
 import signal
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from distex._core.dispatch import Machine, WorkerLink
+from distex._core.dispatch import Dispatcher, Machine, WorkerLink
 from distex.cluster.settings import Settings
 from distex.launch.base import Launcher, Nanny, WorkerEndpoint
 from distex.machine import resident_bytes
 from distex.wire import messages
 
+T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Statistics:
@@ -54,6 +56,7 @@ class Cluster(Watcher, Protocol):
     """What the modules that change a pool's hosts need of its supervisor; see there."""
 
     loop: asyncio.AbstractEventLoop
+    dispatcher: Dispatcher
     settings: Settings
     hosts: "list[HostRecord]"
     running: bool
@@ -79,6 +82,10 @@ class Cluster(Watcher, Protocol):
 
     def keep(self, task: "asyncio.Task[Any]") -> None:
         """Have a task cancelled, and waited for, if the pool ends before it does."""
+
+    async def until_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine; PoolClosed if the pool ends before it is done."""
+        raise NotImplementedError
 
     async def launch(self, host: "HostRecord") -> None:
         """Start a nanny on the host, which then starts its workers."""

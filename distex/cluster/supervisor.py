@@ -16,8 +16,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from distex import machine, options
 from distex._core.codec import Codec
@@ -25,6 +25,7 @@ from distex._core.dispatch import Dispatcher, WorkerLink
 from distex._core.lane import Lane
 from distex._core.ring import peer_process
 from distex._core.task import Task
+from distex.cluster.everywhere import Everywhere
 from distex.cluster.listener import Listener
 from distex.cluster.losses import own_copy, start_error, worker_lost
 from distex.cluster.membership import Membership
@@ -39,6 +40,7 @@ from distex.wire import messages, proxies, serializers, versions
 from distex.wire.output import OutputLine, sink
 
 logger = logging.getLogger("distex")
+T = TypeVar("T")
 
 EXIT_GRACE = 2.0  # seconds between the two signs of a worker's end: its connection, its process
 
@@ -69,6 +71,7 @@ class Supervisor:
             settings.func_pickle).dumps
         self.membership: Membership = Membership(self)
         self.scaling: Scaling = Scaling(self, self.membership)
+        self.everywhere: Everywhere = Everywhere(self)
         self.recovery: Recovery = Recovery(self, self.membership)
         self.start_watch: StartWatch = StartWatch(self, self.recovery, settings.start_timeout)
         self.listener: Listener = Listener(
@@ -139,6 +142,20 @@ class Supervisor:
         """Have a task cancelled, and waited for, if the pool ends before it does."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def until_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine as a task that the pool's end cancels; that is PoolClosed then."""
+        if self.is_stopping:
+            coroutine.close()
+            raise PoolClosed("the pool was ended before that")
+        task = self.loop.create_task(coroutine)
+        self.keep(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.is_stopping:
+                raise PoolClosed("the pool was ended before that was done") from None
+            raise
 
     async def launch(self, host: HostRecord) -> None:
         """Start a nanny on the host, which then starts its workers; HostError: why it can't be."""
@@ -238,7 +255,8 @@ class Supervisor:
         record.ready = True
         self.start_watch.forget(record)
         self.recovery.on_worker_ready(record)
-        record.link = self.dispatcher.connect(record.connection, record, record.host.machine)
+        record.link = self.dispatcher.connect(
+            record.connection, record, record.host.machine, self.everywhere.first_tasks(record))
         record.connection.handler = record.link
         if self.settings.spin and record.host.is_local:
             record.connection.enable_polling()
@@ -388,6 +406,7 @@ class Supervisor:
                 exited.item if exited is not None else -1)
         if not record.gone.done():
             record.gone.set_result(None)
+        self.everywhere.on_change()
         if self._stopping is not None or record.leaving or record.host.leaving:
             return
         if not record.revoked:
@@ -443,6 +462,7 @@ class Supervisor:
         """A host is gone: who waits for tasks to be done may do so in vain."""
         self.dispatcher.on_drained = None
         self._wake_drained()
+        self.everywhere.on_change()
 
     def _wake_drained(self) -> None:
         if self._drain is not None:

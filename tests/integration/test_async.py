@@ -9,8 +9,10 @@ import threading
 
 import pytest
 
+from distex import PoolClosed, WorkerLost
+
 from . import tasks
-from .support import wait_until, wait_until_async
+from .support import DEADLINE, wait_until, wait_until_async
 
 # --- run_async and what asyncio does with it
 
@@ -311,6 +313,69 @@ def test_run_on_all_calls_once_on_each_worker(make_pool, gate):
         thread.join(20)
         assert len(set(results)) == 2
         assert [future.result() for future in busy] == [None, None]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_run_on_all_while_workers_are_replaced(make_pool, number):
+    """Each worker makes the call, or the one that has taken its place."""
+    with make_pool(2, max_tasks_per_child=number) as pool:
+        for _ in range(4):
+            pids = pool.run_on_all(tasks.pid)
+            assert len(pids) == len(set(pids)) == 2
+            assert [pool.run(tasks.double, n) for n in range(3)] == [0, 2, 4]
+
+
+async def test_run_on_all_while_workers_are_replaced_and_have_enough_to_do(make_pool):
+    async with make_pool(2, max_tasks_per_child=1) as pool:
+        others = [pool.run_async(tasks.double, n) for n in range(20)]
+        for _ in range(3):
+            assert await pool.run_on_all_async(tasks.double, 1) == [2, 2]
+        assert await asyncio.gather(*others) == [2 * n for n in range(20)]
+
+
+def test_run_on_all_waits_for_a_worker_where_there_is_none(make_pool, gate):
+    with make_pool(1, initializer=tasks.pass_gate_but_first, initargs=(gate.path,)) as pool:
+        with pytest.raises(WorkerLost):
+            pool.run(tasks.exit_worker, 1)
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            waiting = threads.submit(pool.run_on_all, tasks.double, 1)
+            gate.wait_for(2)
+            assert not waiting.done()
+            gate.open()
+            assert waiting.result(DEADLINE) == [2]
+        pool.scale(0)
+        assert pool.run_on_all(tasks.double, 1) == []
+
+
+def replacement_to_come(make_pool, gate):
+    """A pool of two workers, of which one is to take the place of one that has retired."""
+    pool = make_pool(2, initializer=tasks.pass_gate_but_first_two, initargs=(gate.path,))
+    supervisor = pool._home.supervisor
+    supervisor.loop.call_soon_threadsafe(supervisor.membership.recycle, supervisor.workers()[0])
+    gate.wait_for(3)
+    return pool
+
+
+@pytest.mark.parametrize("number", [1, 0])
+def test_run_on_all_does_not_wait_for_what_will_never_come(make_pool, gate, number):
+    """The replacement is not wanted any more."""
+    with (replacement_to_come(make_pool, gate) as pool,
+          concurrent.futures.ThreadPoolExecutor(2) as threads):
+        waiting = threads.submit(pool.run_on_all, tasks.double, 1)
+        wait_until(lambda: pool._home.supervisor.everywhere._calls, what="the call to wait")
+        scaling = threads.submit(pool.scale, number)
+        assert waiting.result(DEADLINE) == [2]
+        gate.open()
+        scaling.result(DEADLINE)
+
+
+def test_run_on_all_ends_with_the_pool(make_pool, gate):
+    with (replacement_to_come(make_pool, gate) as pool,
+          concurrent.futures.ThreadPoolExecutor(1) as threads):
+        waiting = threads.submit(pool.run_on_all, tasks.double, 1)
+        wait_until(lambda: pool._home.supervisor.everywhere._calls, what="the call to wait")
+        pool.kill()
+        assert isinstance(waiting.exception(DEADLINE), PoolClosed)
 
 
 # --- maps over synchronous and asynchronous iterables, in any combination
