@@ -27,6 +27,7 @@ from distex._core.ring import peer_process
 from distex._core.task import Task
 from distex.cluster.everywhere import Everywhere
 from distex.cluster.listener import Listener
+from distex.cluster.loop_calls import call_on_loop
 from distex.cluster.losses import own_copy, start_error, worker_lost
 from distex.cluster.membership import Membership
 from distex.cluster.recovery import Recovery
@@ -347,11 +348,8 @@ class Supervisor:
         """A worker has printed something."""
         stream = "stderr" if printed.stream == 2 else "stdout"
         for text in printed.lines.decode(errors="replace").split("\n"):
-            try:
-                self._sink(OutputLine(host.name, printed.pid, stream, text))
-            except Exception:
-                logger.exception("distex: what worker %d on %s printed can't be passed on",
-                                 printed.pid, host.name)
+            call_on_loop(self.loop, "the function of Pool(output=...)", self._sink,
+                         OutputLine(host.name, printed.pid, stream, text))
 
     def on_worker_exhausted(self, record: WorkerRecord) -> None:
         """It has got all the tasks that it is for."""
@@ -421,10 +419,8 @@ class Supervisor:
         """Count the loss, and tell the user's function."""
         self.workers_lost += 1
         if self.settings.on_worker_lost is not None:
-            try:
-                self.settings.on_worker_lost(worker_lost(record))
-            except Exception:
-                logger.exception("distex: on_worker_lost failed")
+            call_on_loop(
+                self.loop, "on_worker_lost", self.settings.on_worker_lost, worker_lost(record))
 
     def _task_lost(self, record: WorkerRecord, task: Task) -> WorkerLost:
         self.tasks_lost += 1
