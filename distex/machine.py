@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,23 @@ def raise_file_limit(more: int) -> None:
         raise OSError(f"this many workers need {needed} open files and the hard limit is {hard}: "
                       "raise it (ulimit -Hn, or /etc/security/limits.conf)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def folder_of_others(path: str) -> str:
+    """Return the first folder above a path in which others than this user, and root, can put
+    something else in its place; empty: there is none.
+
+    Raises:
+        OSError: one can't be looked at.
+    """
+    folder = os.path.realpath(path)
+    while folder != (folder := os.path.dirname(folder)):
+        found = os.stat(folder)
+        if (found.st_uid not in (0, os.geteuid())
+                # in one with the sticky bit, as /tmp, others can't replace what is not theirs
+                or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX)):
+            return folder
+    return ""
 
 
 def private_folder() -> str:

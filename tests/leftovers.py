@@ -24,6 +24,7 @@ def own_surroundings() -> Iterator[None]:
     uvloop.new_event_loop().close()  # the first one opens a pipe for the whole process
     os.environ[MARK] = "1"
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dt-")  # short: sockets in it have paths
+    os.environ["XDG_CACHE_HOME"] = os.path.join(os.environ["TMPDIR"], "cache")
     tempfile.tempdir = None
     try:
         yield
@@ -68,8 +69,9 @@ def open_files() -> set[str]:
 
 
 def folders() -> set[str]:
-    """Temporary folders of pools."""
-    return set(glob.glob(os.path.join(tempfile.gettempdir(), "distex-*")))
+    """Folders of pools."""
+    return {*glob.glob(os.path.join(tempfile.gettempdir(), "distex-*")),
+            *glob.glob(os.path.join(os.environ["XDG_CACHE_HOME"], "distex", "*"))}
 
 
 LOOKS = [threads, folders] + ([open_files] if sys.platform == "linux" else [])

@@ -11,6 +11,7 @@ module's state is kept from call to call. Pickled by value none of that would ho
 import importlib.machinery
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -63,6 +64,14 @@ def unpack(archive: bytes, folder: str) -> None:
 
     with zipfile.ZipFile(io.BytesIO(archive)) as source:
         source.extractall(folder)
+
+
+def names(archive: bytes) -> set[str]:
+    """The modules and packages that were packed; of packages, and namespaces, the outermost."""
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        return {re.split("[/.]", name, maxsplit=1)[0] for name in source.namelist()}
 
 
 def is_whole(archive: bytes, folder: str) -> bool:

@@ -14,6 +14,7 @@ import ssl
 import stat
 from collections.abc import Iterator
 
+from distex import machine
 from distex.errors import HostError
 
 VARIABLE = "DISTEX_SECRET"  # in the environment: the file
@@ -186,13 +187,9 @@ def _check_access(path: str, found: os.stat_result) -> None:
     if stat.S_IMODE(found.st_mode) & ~allowed & 0o177:
         raise HostError(f"others can read the secret {path}: chmod 600 {shlex.quote(path)}; "
                         "and make a new one if somebody may have read it")
-    folder = os.path.realpath(path)
-    while folder != (folder := os.path.dirname(folder)):
-        found = os.stat(folder)
-        if (found.st_uid not in (0, os.geteuid())
-                # in one with the sticky bit, as /tmp, others can't replace what is not theirs
-                or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX)):
-            raise HostError(
-                f"others can put another file in the place of the secret {path}, as they can "
-                f"write to {folder}: chmod go-w {shlex.quote(folder)}, or move the secret to a "
-                "folder of your own")
+    folder = machine.folder_of_others(path)
+    if folder:
+        raise HostError(
+            f"others can put another file in the place of the secret {path}, as they can write to "
+            f"{folder}: chmod go-w {shlex.quote(folder)}, or move the secret to a folder of your "
+            "own")

@@ -28,7 +28,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -67,12 +67,16 @@ from distex.worker.interrupts import Interrupt, Interrupts
 from distex.worker.status_page import ITEM, STARTED, StatusPages, withdraw
 from distex.worker.surroundings import put_in_order
 
+if TYPE_CHECKING:
+    from distex.worker.shipped import ShippedModules
+
 FLUSH_TIMEOUT = 2.0  # seconds for the last messages to go out
 # of messages that the pool has not taken; while there are more, nothing is taken from the workers
 BACKLOG_LIMIT_BYTES = 256 * 1024
 LOOK_INTERVAL = 1.0  # seconds between looks whether the parent is still there
 REPORT_INTERVAL = 2.0  # seconds between reports to a pool on another machine
 HAS_FORK = hasattr(os, "fork")
+PARENT_TIMEOUT = 1.0  # seconds between the end of the stream and that of the pool's process
 PROBE_TIMEOUT = 10.0  # seconds to see whether workers can connect to the pool
 
 
@@ -157,7 +161,7 @@ class Nanny:
         self.remote = remote
         self.exitcode = CUT_OFF
         self.leaves = False  # it was asked to
-        self.pool_is_gone = False
+        self.stream_ended = False
         self.config: Configure | None = None
         self.children: dict[int, Child] = {}  # by pid
         self.pages = StatusPages()
@@ -171,7 +175,7 @@ class Nanny:
         self.selector.register(stream.source, selectors.EVENT_READ)
         # what workers print; it is looked at by the other selector, as long as the pool keeps up
         self.printing = selectors.DefaultSelector()
-        self.modules = ""  # folder with those that were shipped
+        self.modules: ShippedModules | None = None
         self.wake: tuple[socket.socket, socket.socket] | None = None
 
     def run(self) -> int:
@@ -192,7 +196,6 @@ class Nanny:
         try:
             while self._serve():
                 pass
-            self.pool_is_gone = self.stop_at is None
         finally:
             self._kill_all()
             if self.stop_at is not None:
@@ -241,6 +244,7 @@ class Nanny:
         if self.stream.source in ready:
             data = self.stream.recv()
             if data == b"":
+                self.stream_ended = self.stop_at is None
                 return False
             for message in self.unpacker.feed(data or b""):
                 self._handle(message)
@@ -349,7 +353,10 @@ class Nanny:
                 return
         try:
             if config.modules:
-                self._take_modules(config)
+                from distex.worker.shipped import ShippedModules
+
+                # on the pool's own machine those that they were copied from come first
+                self.modules = ShippedModules(config.modules, first=not config.shares_memory)
             from distex.worker import process
 
             process.preload(config)
@@ -374,34 +381,8 @@ class Nanny:
         """See that a worker will find what it needs: the system may clean temporary folders."""
         if config.unix_path and not os.path.exists(config.unix_path):
             raise DistexError(f"the pool's socket {config.unix_path} was removed")
-        if config.modules:
-            from distex.wire import modules
-
-            if not modules.is_whole(config.modules, self.modules):
-                self._forget_modules()
-                self._take_modules(config)
-
-    def _forget_modules(self) -> None:
-        import shutil
-
-        shutil.rmtree(self.modules, ignore_errors=True)
-        with contextlib.suppress(ValueError):
-            sys.path.remove(self.modules)
-
-    def _take_modules(self, config: Configure) -> None:
-        """Put those that were shipped where workers find them."""
-        import tempfile
-
-        from distex.wire import modules
-
-        try:
-            self.modules = tempfile.mkdtemp(
-                prefix="distex-modules-", dir=os.path.dirname(config.unix_path) or None)
-            modules.unpack(config.modules, self.modules)
-        except OSError as exc:
-            raise DistexError(f"there is no room for the modules in Pool(ship=...): {exc}") from exc
-        # on the pool's own machine those that they were copied from come first
-        sys.path.insert(len(sys.path) if config.shares_memory else 0, self.modules)
+        if self.modules is not None:
+            self.modules.see_to_them()
 
     def _spawn(self, number: int) -> None:
         if self.config is None or self.stop_at is not None:
@@ -533,12 +514,24 @@ class Nanny:
 
     def _remove_folders(self) -> None:
         """Remove the modules; and the pool's socket, if the pool is gone and could not."""
-        if self.modules:
-            self._forget_modules()
-        if self.pool_is_gone and self.config is not None and self.config.unix_path:
+        if self.modules is not None:
+            self.modules.remove()
+        if self.config is not None and self.config.unix_path and self._pool_is_gone():
             with contextlib.suppress(OSError):
                 os.unlink(self.config.unix_path)
                 os.rmdir(os.path.dirname(self.config.unix_path))
+
+    def _pool_is_gone(self) -> bool:
+        """Whether the pool's process is, which is the parent of a nanny on the same machine. Where
+        it is killed, the stream may end a moment before."""
+        if self.parent is None:
+            return False
+        deadline = time.monotonic() + (PARENT_TIMEOUT if self.stream_ended else 0.0)
+        while os.getppid() == self.parent:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
 
     def _kill_all(self) -> None:
         for pid, child in self.children.items():

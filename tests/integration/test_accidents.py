@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -393,6 +394,59 @@ def test_the_memory_of_workers_that_cannot_be_read_for_a_while(make_pool, monkey
         assert pool.submit(tasks.double, 1).result(20) == 2
 
 
+# --- a nanny ends, and its pool does not
+
+
+def end_by_signal(pool):
+    nanny_of(pool).send_signal(signal.SIGINT)
+
+
+def end_by_its_stream(pool):
+    """As it is when the nanny says what the pool doesn't understand."""
+    supervisor = pool._home.supervisor
+    supervisor.loop.call_soon_threadsafe(supervisor.hosts[0].nanny.stream.abort)
+
+
+def end_by_a_message(pool):
+    """The nanny doesn't understand it, and raises."""
+    supervisor = pool._home.supervisor
+    supervisor.loop.call_soon_threadsafe(
+        supervisor.hosts[0].nanny.stream.transport.write, b"\xff" * 8)
+
+
+@pytest.mark.parametrize("end", [end_by_signal, end_by_its_stream, end_by_a_message])
+def test_a_nanny_that_ends_leaves_the_socket_of_its_pool_alone(make_pool, end):
+    with make_pool(1) as pool:
+        socket_path = folder_of(pool) / "pool"
+        inode = socket_path.stat().st_ino
+        nanny, worker = nanny_of(pool), pool.workers()[0].pid
+        end(pool)
+        wait_until(lambda: worker not in [worker.pid for worker in pool.workers()], "its loss")
+        assert pool.submit(tasks.double, 1).result(20) == 2
+        assert socket_path.stat().st_ino == inode
+        psutil.wait_procs([nanny], 10)
+        assert socket_path.stat().st_ino == inode
+
+
+POOL = """
+import time
+from distex import Pool
+if __name__ == "__main__":
+    with Pool(1) as pool:
+        print(pool._home.supervisor.listener._unix_path, flush=True)
+        time.sleep(1000)
+"""
+
+
+def test_a_nanny_whose_pool_is_killed_removes_its_socket():
+    with subprocess.Popen(
+            [sys.executable, "-c", POOL], stdout=subprocess.PIPE, text=True) as process:
+        folder = Path(process.stdout.readline().strip()).parent
+        assert folder.exists()
+        process.kill()
+    wait_until(lambda: not folder.exists(), "it to be gone")
+
+
 # --- the system cleans temporary folders
 
 
@@ -544,11 +598,16 @@ def test_shipped_modules_are_there_again_when_they_were_cleaned_away(
         with make_pool(1, ship=[shipped_once]) as pool:
             (tmp_path / "shipped_once.py").unlink()
             shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
-            modules, = folder_of(pool).glob("distex-modules-*")
-            for remove in (modules / "shipped_once.py").unlink, lambda: shutil.rmtree(
-                    folder_of(pool)):
-                remove()
+            cache = Path(os.environ["XDG_CACHE_HOME"], "distex")
+            for path in "files/shipped_once.py", "files", ".":
+                modules, = cache.glob("modules-*")
+                remove = shutil.rmtree if (modules / path).is_dir() else os.unlink
+                remove(modules / path)
                 kill_a_worker(pool)
                 assert pool.submit(shipped_once.f).result(20) == "shipped"
+            remove_folder(folder_of(pool))
+            kill_a_worker(pool)
+            assert pool.submit(shipped_once.f).result(20) == "shipped"
+        assert not list(cache.iterdir())
     finally:
         del sys.modules["shipped_once"]

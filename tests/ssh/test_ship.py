@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib
+import os
+import signal
 import sys
 
 import cloudpickle
@@ -249,8 +251,21 @@ def test_a_new_nanny_gets_it_too(ship, sshd, tool, parts):
 def test_nothing_of_it_is_left(sshd, tool, parts):
     with Pool(0, sshd.spec(1), ship=[tool, parts]) as pool:
         (path,) = {pool.run(lambda: tool.__file__)}
-        assert path.startswith(str(sshd.tmp))
+        cache = sshd.home / ".cache" / "distex"
+        assert path.startswith(f"{cache}/modules-")
     assert not list(sshd.tmp.iterdir())
+    assert not list(cache.iterdir())
+
+
+def test_what_a_nanny_left_that_was_killed_is_removed_by_the_next(sshd, tool, parts):
+    cache = sshd.home / ".cache" / "distex"
+    with Pool(0, sshd.spec(1), ship=[tool, parts]) as pool:
+        left, = cache.iterdir()
+        nanny = pool.run(os.getppid)
+        os.kill(nanny, signal.SIGKILL)
+        wait_until(lambda: not left.exists(), "its end")
+        assert pool.run(tool.twice, 4) == 8
+    assert not list(cache.iterdir())
 
 
 def test_local_workers_import_what_is_here(tool, parts):
@@ -294,8 +309,8 @@ def test_what_has_no_file_goes_by_value_with_cloudpickle(sshd, here):
 
 
 def test_no_room(sshd, tool, parts, tmp_path, small_disk):
-    disk = small_disk(4)  # room for the folder and the socket in it
-    python = make_command(tmp_path / "python", f'TMPDIR={disk} exec "{sys.executable}" "$@"')
+    disk = small_disk(4)  # room for the folders and the lock in them
+    python = make_command(tmp_path / "python", f'XDG_CACHE_HOME={disk} exec "{sys.executable}" "$@"')
     with pytest.raises(PoolStartError, match=r"no room for the modules in Pool\(ship=...\)"):
         Pool(0, sshd.spec(1, python=python), ship=[tool, parts])
-    assert not list(disk.iterdir())
+    assert not list((disk / "distex").iterdir())
