@@ -6,10 +6,14 @@
 Names that a pickle refers to are noted while it is made; see _core/names.pyx.
 """
 
+import contextlib
+import enum
 import functools
 import importlib
+import inspect
 import io
 import sys
+import threading
 import types
 from collections.abc import Callable
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -24,6 +28,9 @@ MISSING = object()  # the value of a name that is not defined
 LAZY = getattr(types, "LazyImportType", None)
 # names that each module has of its own
 _OWN = {"__builtins__", "__name__", "__spec__", "__loader__", "__package__", "__cached__"}
+
+# attributes that each member of an Enum has
+_OF_MEMBERS = {"_value_", "_name_", "__objclass__", "_sort_order_"}
 
 # whether a name of this process's __main__ is known to the other side; a worker replaces it
 is_known: Callable[[str], object] = bool
@@ -168,7 +175,13 @@ def cloud_pickler() -> Any:
                     if obj is not self.complete:
                         self.by_name[name] = obj
                     return name
-            if type(obj) is MethodType and isinstance(cls := obj.__self__, type):
+            if type(obj) is threading.local and self.root is not None:
+                return threading.local, ()  # another thread has one that is empty, too
+            if type(obj) is object and (named := self._global_that_is(obj)) is not None:
+                note_names([named])
+                return _global, (named,)
+            if (type(obj) is MethodType and isinstance(cls := obj.__self__, type)
+                    and cls is not self.complete and cls not in self.classes):
                 # by itself it is no global of a module, so its function would go by value
                 method = obj.__name__
                 if getattr(cls, method, None) == obj:
@@ -178,7 +191,7 @@ def cloud_pickler() -> Any:
                 reduced = super().reducer_override(obj)
                 if isinstance(reduced, tuple):
                     self.classes.append(obj)
-                    reduced = _with_slots(obj, reduced)
+                    reduced = _with_members(obj, _with_slots(obj, reduced))
                     if name is not None and name == self.root and len(reduced) == 6:
                         self.content = reduced[5], reduced[2]
                         return reduced[:2]
@@ -187,6 +200,12 @@ def cloud_pickler() -> Any:
             elif reduced is None:
                 return super().reducer_override(obj)
             return reduced
+
+        def _global_that_is(self, obj: Any) -> str | None:
+            """Return the name of a global that holds this object, which has nothing but its
+            identity: what stands for "no argument given", for example."""
+            return next((name for name, value in main_globals().items()
+                         if value is obj and name != self.root and is_known(name)), None)
 
         def _reduce_function(self, func: FunctionType) -> Any:
             try:
@@ -229,8 +248,32 @@ def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     return make, (*arguments[:3], options, *arguments[4:]), *rest
 
 
+def _with_members(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Have the members of an Enum keep what its ``__init__`` gave them: cloudpickle makes them
+    before the class has one."""
+    if not issubclass(cls, enum.Enum) or len(reduced) != 6:
+        return reduced
+    made = {name: {key: value for key, value in vars(member).items() if key not in _OF_MEMBERS}
+            for name, member in cls.__members__.items() if hasattr(member, "__dict__")}
+    if not any(made.values()):
+        return reduced
+    make, arguments, state, items, pairs, setter = reduced
+    return make, arguments, (setter, state, made), items, pairs, _set_enum_state
+
+
+def _set_enum_state(cls: Any, state: tuple[Any, Any, dict[str, dict[str, Any]]]) -> None:
+    setter, of_class, made = state
+    setter(cls, of_class)
+    for name, attributes in made.items():
+        vars(cls.__members__[name]).update(attributes)
+
+
 def _itself(obj: Any) -> Any:
     return obj
+
+
+def _global(name: str) -> Any:
+    return getattr(sys.modules[MAIN], name)
 
 
 def _with_annotations_as_text(func: FunctionType) -> FunctionType:
@@ -260,10 +303,18 @@ def _reduce(obj: Any) -> Any:
         return _make_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
     if kind is functools.singledispatchmethod:
         return _make_dispatching_method, (obj.func, dict(obj.dispatcher.registry))
+    if kind is functools.partialmethod:  # since CPython 3.14 it can't be pickled
+        return _make_partial_method, (obj.func, obj.args, dict(obj.keywords))
     if kind is functools.cached_property:
         return _make_cached_property, (obj.func, obj.attrname)
     if kind is FunctionType and _is_singledispatch(obj):
         return _make_dispatching, (obj.__wrapped__, dict(obj.registry))
+    if (isinstance(obj, contextlib.ContextDecorator) and hasattr(obj, "_recreate_cm")
+            and inspect.isgenerator(gen := getattr(obj, "gen", None))
+            and inspect.getgeneratorstate(gen) == inspect.GEN_CREATED):
+        # what @contextmanager makes; as a decorator it stays as it is, and makes others
+        made: Any = obj
+        return kind, (made.func, made.args, made.kwds)
     typing = sys.modules.get("typing")
     if typing is not None and kind is typing.NewType:
         return _make_new_type, (obj.__name__, obj.__qualname__, obj.__module__, obj.__supertype__)
@@ -288,6 +339,10 @@ def _make_cached_property(func: Any, name: str | None) -> Any:
     made = functools.cached_property(func)
     made.attrname = name
     return made
+
+
+def _make_partial_method(func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return functools.partialmethod(func, *args, **keywords)
 
 
 def _make_dispatching(func: Any, registry: dict[type, Any]) -> Any:

@@ -25,6 +25,11 @@ def test_definitions_of_all_kinds(loop_type, tmp_path):
 
 
 @pytest.mark.timeout(120)
+def test_more_of_what_scripts_define_and_do(loop_type, tmp_path):
+    assert run("more_definitions.py", loop_type, tmp_path) == ["done"]
+
+
+@pytest.mark.timeout(120)
 def test_state(loop_type, tmp_path):
     assert run("state.py", loop_type, tmp_path) == ["done"]
 
