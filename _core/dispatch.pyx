@@ -581,7 +581,7 @@ cdef class WorkerLink(FrameHandler):
             if callback is not None:
                 callback()
 
-    def lose(self, started_id, make_exception, Py_ssize_t item=-1):
+    def lose(self, started_id, make_exception, item=-1):
         """The worker is gone. If it may have started one task, that fails with
         ``make_exception(task)``, or is tried again where that is wanted; of several, those that may
         be tried again are, apart from all others until the one to blame is found. The tasks that it
@@ -590,7 +590,7 @@ cdef class WorkerLink(FrameHandler):
         Args:
             started_id: wire id of the last task that it started; None: not known.
             make_exception: called with each task that is lost.
-            item: if that task is a chunk, the item that it had come to; -1: not known.
+            item: if that task is a chunk, the item that it had come to; else no such number.
         """
         if self.lost:
             return
@@ -636,7 +636,8 @@ cdef class WorkerLink(FrameHandler):
             has_started = started_id is None or task.wire_id <= started_id
             parts = []
             if has_started:
-                suspect = task.find_suspect(item if task.wire_id == started_id else -1, parts)
+                is_last = task.wire_id == started_id and 0 <= item < task.calls
+                suspect = task.find_suspect(item if is_last else -1, parts)
                 for part in parts:
                     (<Task>part).is_retried = True
                     if part is suspect:

@@ -57,6 +57,7 @@ class Handshake(FrameHandler):
         self._record: Any = None
         self.connection: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_done = False  # what else has come with the end of it is not to be dealt with here
 
     def connected(self, connection: Any) -> None:
         self.connection = connection
@@ -99,8 +100,12 @@ class Handshake(FrameHandler):
         self, kind: int, flags: int, aux: int, id: int, body: bytes, segments: list[Any]
     ) -> None:
         message = messages.decode_handshake(body)
-        if kind == HELLO and isinstance(message, messages.Hello) and message.lane:
+        if self._is_done:
+            raise ProtocolError(f"{type(message).__name__} after Ready, in one read with it")
+        if (kind == HELLO and isinstance(message, messages.Hello) and message.lane
+                and self._record is None):
             self._forget()
+            self._is_done = True
             self._host.attach_lane(message, self.connection)
         elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
             self._record = self._host.authenticate(message)
@@ -114,6 +119,7 @@ class Handshake(FrameHandler):
             self.connection.write(
                 WELCOME, 0, 0, 0, messages.encode(messages.Welcome(initializer)), buffers)
         elif kind == READY and isinstance(message, messages.Ready) and self._record is not None:
+            self._is_done = True
             self._host.on_worker_ready(self._record, message)
         else:
             raise ProtocolError(f"{type(message).__name__} does not belong here")

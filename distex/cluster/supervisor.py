@@ -301,6 +301,11 @@ class Supervisor:
             host.machine.cpus = message.cpus
             if host.wanted is None:
                 host.wanted = message.cpus
+                try:
+                    self.raise_file_limit()
+                except OSError as exc:
+                    self.recovery.on_nanny_failed(host, f"there is no room for {host.name}: {exc}")
+                    return
             if host.launcher is None:
                 self.membership.on_nanny_joined(host, message)
             host.is_serving = True
@@ -332,7 +337,8 @@ class Supervisor:
             return
         if isinstance(message, messages.Withdrawn):
             if worker.link is not None:
-                worker.link.on_withdrawn(message.last, message.started, message.item)
+                worker.link.on_withdrawn(
+                    message.last, message.started, -1 if message.item is None else message.item)
             return
         worker.pid = message.pid
         self.start_watch.runs(worker)

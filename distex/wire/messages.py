@@ -19,6 +19,11 @@ from msgspec import Meta
 from distex.errors import ProtocolError
 from distex.options import WIRE_VERSION
 
+# no more than this is taken from another machine, or from a worker's status page
+MAX_CPUS = 2**16
+MAX_NUMBER = 2**63 - 1
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+
 LENGTH = struct.Struct("<I")  # before each message on a nanny's stream
 LIMIT_BYTES = 16 * 1024 * 1024
 # exit codes of a nanny: as the pool said; the pool is gone; the pool does not want it, or not now
@@ -37,7 +42,7 @@ class NannyHello(Message, frozen=True):
     python: str  # major.minor
     host: str
     pid: int
-    cpus: int  # that it may use
+    cpus: Annotated[int, Meta(ge=1, le=MAX_CPUS)]  # that it may use
 
 
 class Begin(Message, frozen=True):
@@ -136,8 +141,8 @@ class Exited(Message, frozen=True):
     number: int
     pid: int
     exitcode: int  # negative: minus the number of the signal
-    started_id: int  # id of the last task that it started, 0: none
-    item: int  # if that is a chunk, the item that it had come to
+    started_id: Number  # id of the last task that it started, 0: none
+    item: Number  # if that is a chunk, the item that it had come to
     out_of_memory: bool  # the kernel has killed for lack of memory meanwhile
     revoked: bool  # the nanny has killed it in order to end a task
 
@@ -146,9 +151,9 @@ class Withdrawn(Message, frozen=True):
     """What a worker will not begin: the tasks between these."""
 
     number: int
-    last: Annotated[int, Meta(ge=0)]  # as asked for
-    started: Annotated[int, Meta(ge=0)]  # id of the last task that it has started
-    item: int  # if that is a chunk, the last item that it begins; -1: not known
+    last: Number  # as asked for
+    started: Number  # id of the last task that it has started
+    item: Number | None  # if that is a chunk, the last item that it begins; None: not known
 
 
 class Memory(Message, frozen=True):

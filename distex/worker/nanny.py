@@ -64,7 +64,8 @@ from distex.wire.messages import (
 )
 from distex.wire.output import PIPE_BYTES, Pipe
 from distex.worker.interrupts import Interrupt, Interrupts
-from distex.worker.status_page import ITEM, STARTED, StatusPages, withdraw
+from distex.worker.status_page import ITEM, STARTED, StatusPages, read, withdraw
+from distex.worker.stream import Stream
 from distex.worker.surroundings import put_in_order
 
 if TYPE_CHECKING:
@@ -90,45 +91,6 @@ class Child:
         self.revoked = False
         self.pipes: list[Pipe] = []  # for what it prints
         self.process: Any = None  # a subprocess.Popen, where there is no fork
-
-
-class Stream:
-    """The stream to the pool: two file descriptors, which it owns. None of its calls wait.
-
-    A nanny must never wait for the pool: on a host that is cut off it would not come to end itself.
-    """
-
-    def __init__(self, source: int, target: int) -> None:
-        self.source = source
-        self.target = target
-        self.backlog = bytearray()  # what is to be written
-        for fd in (source, target):
-            os.set_blocking(fd, False)
-
-    def recv(self) -> bytes | None:
-        """The next bytes; empty: the end; None: there are none yet."""
-        try:
-            return os.read(self.source, 65536)
-        except BlockingIOError:
-            return None
-        except OSError:  # the pool died with our messages unread
-            return b""
-
-    def send(self, data: bytes = b"") -> None:
-        """Write what can be written now, of this and of the backlog."""
-        self.backlog += data
-        try:
-            while self.backlog:
-                del self.backlog[: os.write(self.target, self.backlog)]
-        except BlockingIOError:
-            pass
-        except OSError:  # the pool is gone, as the next recv will tell
-            self.backlog.clear()
-
-    def close(self) -> None:
-        """Close both."""
-        os.close(self.source)
-        os.close(self.target)
 
 
 @dataclass(frozen=True)
@@ -412,7 +374,12 @@ class Nanny:
             if self.config.output:
                 child.pipes.append(Pipe(1))
                 child.pipes.append(Pipe(2))
-            pid = os.fork()
+            self.pages.lend(child.page)
+            try:
+                pid = os.fork()
+            finally:
+                if os.getpid() == nanny:
+                    self.pages.keep(child.page)
         except BaseException:
             for pipe in child.pipes:
                 pipe.close()
@@ -491,7 +458,8 @@ class Nanny:
             _kill_group(pid)
             self.interrupts.forget(child)
             self._tell_last_output(child, pid)
-            self._send(Exited(child.number, pid, exitcode, child.page[STARTED], child.page[ITEM],
+            self._send(Exited(child.number, pid, exitcode,
+                              read(child.page, STARTED), read(child.page, ITEM),
                               exitcode == -signal.SIGKILL and self._memory_ran_out(),
                               child.revoked))
             self.pages.give_back(child.page)
@@ -538,7 +506,7 @@ class Nanny:
             if child.process is not None:
                 child.process.kill()
             else:
-                _kill_group(pid)
+                _kill(pid)
         for pid, child in self.children.items():
             if child.process is None:
                 with contextlib.suppress(ChildProcessError):
@@ -551,6 +519,13 @@ def _kill_group(pid: int) -> None:
     if HAS_FORK:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    """Kill a worker that lives, and all in its group, which it may have left."""
+    _kill_group(pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _leave(status: int) -> NoReturn:

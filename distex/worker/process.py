@@ -40,7 +40,7 @@ from distex.wire.proxies import use_authkey
 from distex.worker import interrupts
 from distex.worker.main_module import Loader, read_definition
 from distex.worker.main_module import main as main_module
-from distex.worker.status_page import PAGE_BYTES
+from distex.worker.status_page import NUMBERS
 
 HELLO, READY, WELCOME, BYE, LANE = 1, 2, 7, 13, 14  # as in framing.pyx
 LEAVE_TIMEOUT = 1.0  # seconds for coroutines that are still running when the worker has to go
@@ -255,4 +255,4 @@ def spawned() -> None:
     assert isinstance(config, Configure)
     assert isinstance(spawn, Spawn)
     sys.argv[:] = map(os.fsdecode, config.argv)
-    main(config, spawn.number, memoryview(bytearray(PAGE_BYTES)).cast("Q"))
+    main(config, spawn.number, memoryview(bytearray(8 * NUMBERS)).cast("Q"))

@@ -206,6 +206,7 @@ def pool_side(data: bytes) -> None:
     try:
         say(connection, data)
         assert loads.allowed or not record.ready
+        assert len(pool.dispatcher.links) <= 1
     finally:
         loads.allowed = True
         if record.timer is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import time
 import pytest
 from machine import DEADLINE, free_port, is_alive, wait_until
 
-from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost, options
+from distex import HostError, PoolClosed, PoolStartError, TcpOptions, WorkerLost, machine, options
 from distex.commands.worker import Joiner
 from distex.launch.relay import socket_address
 from distex.options import CONNECT_TIMEOUT
@@ -41,6 +42,36 @@ def test_workers_join(listening, join):
         assert [worker.host for worker in pool.workers()] == [os.uname().nodename] * 2
     assert joiner.wait() == 0
     assert "connected to the pool" in joiner.log and "has ended" in joiner.log
+
+
+@pytest.fixture
+def few_files():
+    """As few as may be open, until somebody asks for more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = machine.SPARE_FILES + 3
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+    yield few
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_there_is_made_room_for_the_files_of_workers_that_join(listening, join, few_files):
+    with listening() as pool:
+        join(pool.address, workers=3)
+        wait_for_workers(pool, 3)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= few_files + 3 * 2
+
+
+def test_workers_for_which_there_can_be_no_files_are_sent_away(listening, join, monkeypatch):
+    with listening(1) as pool:
+        def refuse(more):
+            raise OSError("the hard limit is too low")
+
+        monkeypatch.setattr(machine, "raise_file_limit", refuse)
+        joiner = join(pool.address, "--wait", "0.3", workers=2)
+        assert joiner.wait() == 1  # there may be some later
+        assert "the hard limit is too low" in joiner.log
+        assert pool.submit(tasks.double, 1).result() == 2
+        assert len(pool.workers()) == 1
 
 
 def look_at_hash():

@@ -34,7 +34,7 @@ from distex._core.protocol import Connection
 from distex.errors import ProtocolError, RemoteException
 from distex.remote_errors import dump_exception, load_exception
 from distex.wire import serializers
-from distex.worker.status_page import ITEM, PAGE_BYTES, STARTED
+from distex.worker.status_page import ITEM, NUMBERS, STARTED
 
 functions = serializers.for_functions(1)
 dump_error = functools.partial(dump_exception, dumps=lambda exc: data.dumps(exc, None))
@@ -45,7 +45,7 @@ class Worker:
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
-        self.page = memoryview(bytearray(PAGE_BYTES)).cast("Q")
+        self.page = memoryview(bytearray(8 * NUMBERS)).cast("Q")
         self.runner = Runner(self.loop, codec, functions.loads, dump_error, self.page)
         self.connection = Connection(self.loop, self.runner, DEFAULT_LIMIT_BYTES)
         self.transport = Transport()

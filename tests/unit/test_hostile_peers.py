@@ -8,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.framing import Frame, encode
 
+from distex.wire import messages
+
+HELLO, READY = 1, 2
+
 fewer = settings(max_examples=max(100, settings.default.max_examples // 5))
 SEEDS = list(targets.seeds())
 
@@ -62,6 +66,20 @@ frames = st.builds(
                    st.binary(max_size=40)),
     segments=st.lists(st.binary(max_size=4), max_size=2),
 )
+
+
+@pytest.mark.parametrize("more", [
+    Frame(READY, body=messages.encode(messages.Ready())),
+    Frame(READY, body=messages.encode(messages.Ready(("failed", "traceback", None)))),
+    *(Frame(HELLO, body=messages.encode(messages.Hello(targets.TOKEN, 1, 4711, lane)))
+      for lane in (False, True)),
+], ids=["ready", "failed", "hello", "hello of a lane"])
+@pytest.mark.parametrize("first", ["ready", "failed"])
+def test_a_handshake_ends_once_though_more_of_it_comes_in_one_read(first, more):
+    error = None if first == "ready" else ("failed", "traceback", None)
+    frames = [Frame(HELLO, body=messages.encode(messages.Hello(targets.TOKEN, 1, 4711))),
+              Frame(READY, body=messages.encode(messages.Ready(error))), more]
+    targets.pool_side(b"\0" + b"".join(map(encode, frames)))
 
 
 @fewer

@@ -40,7 +40,7 @@ TO_NANNY = [
 FROM_NANNY = [
     NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8),
     Started(7, 4711), Printed(4711, 1, b"some words"),
-    Exited(7, 4711, -9, 2**40, 3, True, False), Withdrawn(7, 2**63, 2**40, -1), Failed("no memory"),
+    Exited(7, 4711, -9, 2**40, 3, True, False), Withdrawn(7, 2**62, 2**40, None), Withdrawn(7, 2**62, 2**40, 3), Failed("no memory"),
 ]
 HELLO = Hello(b"token", 1, 4711)
 SERVING = NannyHello(WIRE_VERSION, "1.0", PYTHON, "maxi", 4711, 8)
