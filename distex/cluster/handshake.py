@@ -25,7 +25,7 @@ class Host(Protocol):
     initializer: tuple[bytes, list[Any]]
 
     def authenticate(self, hello: messages.Hello) -> Any:
-        """The record of the worker that says hello, or ProtocolError."""
+        """The record of the worker that says hello; None if it is to go; or ProtocolError."""
 
     def attach_lane(self, hello: messages.Hello, connection: Any) -> None:
         """A worker's second connection."""
@@ -39,6 +39,7 @@ class Door(Protocol):
 
     loop: asyncio.AbstractEventLoop
     unauthenticated: "set[Handshake]"
+    leavers: int  # workers of the pool's that are ended and may just have connected
 
     def drop(self, connection: Any, reason: str) -> None:
         """Drop a connection that is not one of the pool's."""
@@ -81,7 +82,10 @@ class Handshake(FrameHandler):
 
     def disconnected(self, exc: Exception | None) -> None:
         if self in self._listener.unauthenticated:
-            self.violated(ProtocolError("it left without saying who it is"))
+            if self._listener.leavers:  # most likely one of them
+                self._forget()
+            else:
+                self.violated(ProtocolError("it left without saying who it is"))
         if self._record is not None:
             self._record.disconnected(exc)
 
@@ -109,6 +113,9 @@ class Handshake(FrameHandler):
             self._host.attach_lane(message, self.connection)
         elif kind == HELLO and isinstance(message, messages.Hello) and self._record is None:
             self._record = self._host.authenticate(message)
+            if self._record is None:
+                self.close()
+                return
             self._forget()
             self._record.connection = self.connection
             self._record.pid = message.pid

@@ -32,6 +32,7 @@ logger = logging.getLogger("distex")
 
 WILDCARDS = ("0.0.0.0", "::")  # every address of this machine
 LAST_TURNS = 4  # of the loop: one to accept a connection, two to have its protocol know of it
+LEAVE_SECONDS = 5.0  # for a worker that is ended to be gone
 CLOSE_GRACE = 2.0  # seconds for connections to be gone that were aborted
 
 
@@ -64,6 +65,7 @@ class Listener:
         self._opening = asyncio.Lock()
         self._closed = False
         self.unauthenticated: set[Handshake] = set()
+        self.leavers: int = 0  # workers that are ended and may just have connected
         self._drops = Drops(logger, "distex: ")
         self._unix_path = ""
         self._identity: tuple[int, int] | None = None  # of that socket
@@ -190,6 +192,14 @@ class Listener:
     def dropped(self) -> int:
         """Connections that were not the pool's, or broke the protocol."""
         return self._drops.number
+
+    def expect_leaver(self) -> None:
+        """A worker is ended before it has said hello: it may leave without, and is no stranger."""
+        self.leavers += 1
+        self.loop.call_later(LEAVE_SECONDS, self._leaver_is_gone)
+
+    def _leaver_is_gone(self) -> None:
+        self.leavers -= 1
 
     async def close(self) -> None:
         """Listen no more, and drop those who have not said yet who they are."""

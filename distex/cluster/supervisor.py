@@ -211,27 +211,31 @@ class Supervisor:
             host.send(messages.Spawn(worker.number, host.nanny.unix_path))
             self.start_watch.spawned(worker)
 
-    def authenticate(self, hello: messages.Hello) -> WorkerRecord:
-        """The worker that says hello; ProtocolError if it is none of ours."""
+    def authenticate(self, hello: messages.Hello) -> WorkerRecord | None:
+        """The worker that says hello; None: it is not wanted any more; ProtocolError: it is none of
+        ours."""
         record = self._check_token(hello)
+        if record is None:
+            return None
         if record.said_hello:
             raise ProtocolError(f"worker {hello.number} is here already")
         record.said_hello = True
         self.start_watch.connected(record)
         return record
 
-    def _check_token(self, hello: messages.Hello) -> WorkerRecord:
+    def _check_token(self, hello: messages.Hello) -> WorkerRecord | None:
         if not hmac.compare_digest(hello.token, self._token):
             raise ProtocolError("it does not know the pool's token")
         record = self._workers.get(hello.number)
-        if record is None:
+        if record is None and not 0 < hello.number < self._next_number:
             raise ProtocolError(f"there is no worker {hello.number}")
         return record
 
     def attach_lane(self, hello: messages.Hello, connection: Any) -> None:
         """A worker's second connection: its socket, without the loop."""
         record = self._check_token(hello)
-        if self._stopping is not None:  # the link is lost already, and would keep the lane
+        # a link that is lost already would keep the lane
+        if record is None or self._stopping is not None:
             connection.abort()
             return
         if (record.link is None or record.link.lane is not None
@@ -247,6 +251,8 @@ class Supervisor:
 
     def on_worker_ready(self, record: WorkerRecord, ready: messages.Ready) -> None:
         """The worker's initializer is done."""
+        if record.gone.done():  # just now
+            return
         if ready.error is not None:
             record.host.unfit = True
             record.cause = load_exception(ready.error, record)
@@ -402,6 +408,8 @@ class Supervisor:
             record.connection.abort()
         if record.exited is None:  # it may still be there, cut off
             record.host.send(messages.Kill(record.number, signal.SIGTERM))
+            if not record.said_hello:
+                self.listener.expect_leaver()
         if record.link is not None:
             exited = record.exited
             record.link.lose(

@@ -196,7 +196,7 @@ def pool_side(data: bytes) -> None:
     connection = pool.listener.accept()
     loads.allowed = False
 
-    def welcome(hello: Hello) -> WorkerRecord:
+    def welcome(hello: Hello) -> WorkerRecord | None:
         found = type(pool).authenticate(pool, hello)
         assert hello.token == TOKEN
         loads.allowed = True

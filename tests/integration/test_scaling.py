@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 from machine import is_alive
@@ -332,6 +333,19 @@ def test_of_scales_in_many_threads_the_last_wins(make_pool):
                 assert scale.result(DEADLINE) is None
             pool.scale(2)
             assert pool.total_workers() == len(pool.workers()) == 2
+
+
+def test_workers_that_are_ended_while_they_start_are_no_strangers(make_pool):
+    """Whichever step of their start they have come to."""
+    with make_pool(1) as pool, concurrent.futures.ThreadPoolExecutor(2) as threads:
+        for n in range(15):
+            growing = threads.submit(pool.scale, 4)
+            time.sleep(n * 0.003)
+            pool.scale(1)
+            growing.result(DEADLINE)
+        pool.scale(1)
+        wait_until(lambda: states(pool) == {"idle": 1}, what="the others to leave")
+        assert pool.statistics().connections_dropped == 0
 
 
 def test_callers_that_ask_for_the_same_all_wait_for_it(make_pool, gate):

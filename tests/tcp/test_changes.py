@@ -130,6 +130,7 @@ def ends_well(run):
     assert pool.total_workers() == AT_THE_END
     assert [host.wanted for host in pool._home.supervisor.hosts] == [AT_THE_END]
     all_done(run)
+    assert pool.statistics().connections_dropped == 0  # all that came were the pool's own
 
 
 def all_done(run, *errors):
