@@ -7,6 +7,7 @@ WIRE_VERSION: Final = 7
 
 START_TIMEOUT: Final = 60.0  # seconds for workers to come to the pool,
 START_TIMEOUT_PER_WORKER: Final = 0.05  # and for each of them
+SPAWN_TIMEOUT: Final = 10.0  # seconds for a nanny that has had workers to start another one
 START_REPORT: Final = 10.0  # seconds until a slow start is logged first; then less and less often
 STOP_TIMEOUT: Final = 5.0  # seconds for workers to end by themselves before they are killed
 HELLO_TIMEOUT: Final = 10.0  # seconds for a connection to say who it is

@@ -2,7 +2,8 @@
 
     Spawn ──────> Started ──────> Hello ──────> Ready
       │             │ start_timeout, the user's ──┘
-      └─ options.start_timeout() ───┘
+      │             └─ options.start_timeout()
+      └─ the same, or SPAWN_TIMEOUT if the nanny has had workers
 
 A worker whose process does not come to the pool is lost soon. An initializer may take as long as it
 takes, unless Pool(start_timeout=...) says otherwise.
@@ -58,16 +59,24 @@ class StartWatch:
     def spawned(self, worker: WorkerRecord) -> None:
         """The nanny is told to start it."""
         self.begin_reports()
+        # one that is new may have much to import first
+        timeout = options.SPAWN_TIMEOUT if worker.host.has_spawned else options.START_TIMEOUT
         worker.deadline = self._cluster.loop.call_later(
-            options.start_timeout(len(worker.host.workers)), self._does_not_come, worker)
+            timeout + options.start_timeout(len(worker.host.workers)) - options.START_TIMEOUT,
+            self._is_not_started, worker)
 
     def runs(self, worker: WorkerRecord) -> None:
         """Its process runs."""
+        worker.host.has_spawned = True
         if worker.runs_since is None:
             worker.runs_since = self._cluster.loop.time()
-            if (self._limit and worker.deadline is not None
-                    and worker.runs_since + self._limit < worker.deadline.when()):
+            timeout = options.start_timeout(len(worker.host.workers))
+            if self._limit and self._limit < timeout:
                 self._until_ready(worker)
+            else:
+                self.forget(worker)
+                worker.deadline = self._cluster.loop.call_later(
+                    timeout, self._does_not_come, worker, timeout)
 
     def connected(self, worker: WorkerRecord) -> None:
         """It has come to the pool; what follows is the initializer."""
@@ -83,14 +92,14 @@ class StartWatch:
         worker.deadline = self._cluster.loop.call_at(
             worker.runs_since + self._limit, self._is_not_ready, worker)
 
-    def _does_not_come(self, worker: WorkerRecord) -> None:
+    def _is_not_started(self, worker: WorkerRecord) -> None:
         worker.deadline = None
-        timeout = options.start_timeout(len(worker.host.workers))
-        if not worker.pid:
-            self._recovery.on_nanny_failed(
-                worker.host, f"the nanny on {worker.host.name} started no worker within "
-                f"{timeout:.0f} s")
-            return
+        self._recovery.on_nanny_failed(
+            worker.host, f"the nanny on {worker.host.name} started no worker in time: it is "
+            "stopped, or hangs")
+
+    def _does_not_come(self, worker: WorkerRecord, timeout: float) -> None:
+        worker.deadline = None
         self._lose(worker, f"it did not connect to the pool within {timeout:.0f} s")
 
     def _is_not_ready(self, worker: WorkerRecord) -> None:

@@ -141,6 +141,7 @@ class HostRecord:
     nanny: Nanny | None = None
     name: str = ""
     is_serving: bool = False  # the nanny has said what it is
+    has_spawned: bool = False  # it has started a worker
     had: int | None = None  # workers that were all ready once; None: they never were
     leaving: bool = False  # it is being removed
     refusal: str = ""  # why it is being sent away

@@ -163,7 +163,7 @@ class Supervisor:
         assert host.launcher is not None
         host.gone = host.unusable = ""
         host.nanny = None
-        host.is_serving = False
+        host.is_serving = host.has_spawned = False
         self.start_watch.begin_reports()
         host.nanny = await host.launcher.launch(host, self.listener)
         if host.is_serving:  # its message was here sooner

@@ -32,7 +32,7 @@ from .initializers import (
     raise_in,
     raise_in_coroutine,
 )
-from .support import open_lanes, wait_until, wait_until_async
+from .support import DEADLINE, open_lanes, wait_until, wait_until_async
 
 
 @pytest.fixture(autouse=True)
@@ -279,6 +279,20 @@ def test_a_nanny_that_cannot_start_a_worker_for_a_while(make_pool, losses, short
             assert pool.submit(tasks.double, 1).result(20) == 2
             assert pool.total_workers() == 1
         wait_until(lambda: pool.total_workers() == 2, "the new worker")
+
+
+def test_a_nanny_that_is_stopped_is_replaced_when_it_is_needed(make_pool, monkeypatch):
+    """It starts no worker where one has died, and can't say that it has."""
+    monkeypatch.setattr(options, "SPAWN_TIMEOUT", 0.5)
+    with make_pool(2) as pool:
+        stopped = nanny_of(pool)
+        stopped.suspend()
+        for worker in pool.workers():
+            os.kill(worker.pid, signal.SIGKILL)
+        wait_until(lambda: pool.total_workers() == 0, "their end")
+        assert pool.submit(tasks.double, 4).result(DEADLINE) == 8
+        assert not stopped.is_running()
+        wait_until(lambda: pool.total_workers() == 2, "both workers")
 
 
 # --- the nanny is gone, and another one has trouble to start
