@@ -80,6 +80,7 @@ class _Definition(CachedFunction):
 
     names: frozenset[str]
     digest: bytes
+    held: dict[str, Any]
 
 
 class Definitions:
@@ -145,7 +146,8 @@ class Definitions:
             check: Check = watch([value, *_roots(dumped)]) or Digest(name, value, digest)
             if check is not NOTHING:
                 uses.append((check, "", check))
-        if before is not None and before.digest == digest and (
+        if before is not None and before.digest == digest and _same(
+                before.held, dumped.by_name) and (
                 before.uses[0][2] is value or type(value) not in (FunctionType, type)):
             function = before.function  # other objects, but no other value
         else:
@@ -155,6 +157,7 @@ class Definitions:
         made = _Definition(value, function, uses)
         made.names = dumped.names
         made.digest = digest
+        made.held = dumped.by_name
         return made
 
     def clear(self) -> None:
@@ -165,6 +168,13 @@ class Definitions:
         """Return what is needed for these names, as it is sent."""
         needs, _, _ = self.closure(names)
         return [(need.payload, need.segments) for need in needs]
+
+
+def _same(by_name: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Return whether the same names mean the same objects: an instance of a class that has been
+    defined anew has the same pickle."""
+    return by_name.keys() == before.keys() and all(
+        value is before[name] for name, value in by_name.items())
 
 
 def _parts(dumped: Dumped) -> Uses:

@@ -15,6 +15,7 @@ import io
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -191,6 +192,8 @@ def cloud_pickler() -> Any:
                 reduced = super().reducer_override(obj)
                 if isinstance(reduced, tuple):
                     self.classes.append(obj)
+                    if len(reduced) == 6:
+                        reduced = (*reduced[:5], _set_class_state)
                     reduced = _with_members(obj, _with_slots(obj, reduced))
                     if name is not None and name == self.root and len(reduced) == 6:
                         self.content = reduced[5], reduced[2]
@@ -246,6 +249,22 @@ def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         return reduced
     options = {**arguments[3], "__slots__": slots}
     return make, (*arguments[:3], options, *arguments[4:]), *rest
+
+
+# attributes that classes of other processes have here
+_given: "weakref.WeakKeyDictionary[type, set[str]]" = weakref.WeakKeyDictionary()
+
+
+def _set_class_state(cls: type, state: tuple[dict[str, Any], Any]) -> None:
+    """Give a class its attributes. It may have been here before, as cloudpickle knows it again;
+    then those that it has lost meanwhile are deleted."""
+    import cloudpickle
+
+    for name in _given.get(cls, set()).difference(state[0]):
+        if name in vars(cls):
+            delattr(cls, name)
+    cloudpickle.cloudpickle._class_setstate(cls, state)
+    _given[cls] = set(state[0])
 
 
 def _with_members(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:

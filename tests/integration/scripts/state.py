@@ -27,6 +27,14 @@ class Job:
         seen.append(self)
 
 
+class Special(Job):
+    pass
+
+
+def special_limit():
+    return Special.limit
+
+
 def hit(key):
     known = key in cache
     cache[key] = 1
@@ -190,6 +198,16 @@ def check_all(pool, way, call):
           [first.version(), second.version(), type(first) is old, type(second) is old],
           [1, 2, True, False])
     check(f"{way}: an instance of the old class", call(give, first).version(), 1)
+    found = []
+    for version in 1, 2:  # as a cell that is run again
+        redefine(f"class Cell:\n    def version(self): return {version}\ncell = Cell()\n"
+                 "def cell_version(): return cell.version()")
+        found.append(call(globals()["cell_version"]))
+    check(f"{way}: an instance that is made again, of a class that is redefined", found, [1, 2])
+    Special.limit = 5
+    found = [call(special_limit)]
+    del Special.limit
+    check(f"{way}: a class attribute that is deleted", [*found, call(special_limit)], [5, 1])
 
 
 def main():
