@@ -483,14 +483,15 @@ cdef class WorkerLink(FrameHandler):
             return
         for task in sorted((task for task in self.slots if task is not None), key=_wire_id):
             if task.wire_id == started:
-                if task.kind == CHUNK and 0 <= item < task.calls:
+                # one that was sent after the nanny was asked goes on
+                if task.wire_id <= last and task.kind == CHUNK and 0 <= item < task.calls:
                     taken.extend((<ChunkTask>task).cut(item))
             elif started < task.wire_id <= last and not (task.pinned or task.is_unwanted):
                 self.withdrawn.add(task.wire_id)
                 self._settle(task.wire_id & (SLOT_COUNT - 1), task, 0)
                 taken.extend(task.on_returned(0, 0))
+        self.hangs = self.in_flight > 0
         if taken:
-            self.hangs = self.in_flight > 0
             self.dispatcher.queue.extendleft(reversed(taken))
             taken.clear()
             self.dispatcher.full = False

@@ -118,7 +118,8 @@ async def _configured(
     configured: asyncssh.SSHClientConnectionOptions = (
         await asyncssh.SSHClientConnectionOptions.construct(
             host=spec.host, client_keys=None, client_certs=[],
-            **{name: arguments[name] for name in ("port", "username", "config", "known_hosts")
+            config=arguments.get("config", ()),  # the user's own; without it, it would take none
+            **{name: arguments[name] for name in ("port", "username", "known_hosts")
                if name in arguments}))
     if configured.config.has_match_final():  # as asyncssh does
         configured.update(reload=True, final=True)

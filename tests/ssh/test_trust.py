@@ -1,6 +1,7 @@
 """Nobody but the host that is meant gets the user's work, and a host gets no more than that,
 whatever ~/.ssh/config says."""
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -46,6 +47,21 @@ def test_no_configuration_switches_the_check_of_host_keys_off(sshd, lines):
     with pytest.raises(PoolStartError, match="UserKnownHostsFile is 'none'") as caught:
         Pool(0, spec)
     assert "SshOptions(known_hosts=...)" in str(caught.value)
+
+
+def test_the_same_in_the_users_own_file(sshd, tmp_path, monkeypatch):
+    spec = configured(sshd, "UserKnownHostsFile none")
+    own = tmp_path / ".ssh" / "config"
+    own.parent.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own.write_text(sshd.client_config.read_text())
+    spec = HostSpec(spec.url, dataclasses.replace(spec.ssh, config=()))
+    with pytest.raises(PoolStartError, match="UserKnownHostsFile is 'none'"):
+        Pool(0, spec)
+    configured(sshd, f"UserKnownHostsFile {sshd.known_hosts}")
+    own.write_text(sshd.client_config.read_text())
+    with Pool(0, spec) as pool:
+        assert pool.run(abs, -1) == 1
 
 
 def test_nor_that_of_a_host_between(sshd):

@@ -8,7 +8,7 @@ import struct
 from collections import Counter, deque
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from peers import CALL, CHUNK, RESULT, RETURNED, US, Pool, Worker, codec, values
 from reference.framing import Frame
@@ -162,6 +162,7 @@ def test_what_is_behind_a_slow_call_moves_to_who_has_nothing_to_do(slow, more, c
 
 
 @given(slow_ones, st.integers(0, 2), st.lists(st.integers(1, 40), min_size=1, max_size=4))
+@example({0, 60}, 0, [1, 1, 19, 40])  # one that hangs has nothing to give back, and got more
 def test_so_does_the_rest_of_a_chunk(slow, more, sizes):
     pool, runs = make_pool(len(slow) + 1 + more, slow)
     with pool:
@@ -215,6 +216,28 @@ def test_what_was_withdrawn_must_be_given_back():
         assert busy.withdrawn >= max(withdrawn)
         with pytest.raises(ProtocolError, match="does not have"):
             busy.answers(withdrawn[0])
+
+
+def test_a_chunk_that_came_after_the_nanny_was_asked_is_not_cut():
+    pool, tasks, busy, idle = hanging()
+    with pool:
+        for _ in range(20):  # the nanny is slow
+            busy.go_on()
+            pool.pass_time(BALANCE_DELAY)
+        assert busy.asked
+        busy.wake()
+        busy.go_on()
+        assert all(task.done() for task in tasks)
+        pool.dispatcher.send_to(idle.link, pool.task(200))
+        busy.slow = {0}
+        chunk, _ = pool.chunk(range(3))
+        busy.go_on()
+        assert busy.hangs and busy.chunk == busy.started > busy.asked[0]
+        busy.nanny()
+        assert chunk.take_tail() is None
+        busy.wake()
+        busy.go_on()
+        assert chunk.done and chunk.received == 3
 
 
 @pytest.mark.parametrize(("started", "item"), [
