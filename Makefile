@@ -41,7 +41,7 @@ SECONDS ?= 300
 FUZZ_SECONDS ?= 60
 
 .PHONY: help demo test suite repeat lint ruff mypy stubtest cython-lint tools
-.PHONY: soak fuzz sanitize bench bench-quick dist clean
+.PHONY: soak fuzz sanitize bench bench-quick docs dist clean
 
 help:
 	@echo 'make demo         install, and run the examples'
@@ -51,6 +51,7 @@ help:
 	@echo 'make soak         storms and races for SECONDS=300; fuzz: the fuzzer for FUZZ_SECONDS=60'
 	@echo 'make sanitize     the tests of the core under address and undefined behaviour sanitizers'
 	@echo 'make bench        measure against other pools; bench-quick: the same in short'
+	@echo 'make docs         build the documentation into build/docs'
 	@echo 'make dist         build sdist and wheel, and try the wheel'
 	@echo 'make clean        remove what was built, the virtual environments too'
 	@echo 'PYTHON=python3.13 picks the interpreter, DISTEX_BUILD=debug|trace|asan the build'
@@ -110,6 +111,10 @@ bench: $(BUILT) $(DEV)
 
 bench-quick: $(BUILT) $(DEV)
 	$(RUN) -m bench --quick
+
+# a page that is missing, or a name that autodoc does not find, is an error
+docs: $(BUILT) $(VENV)/group-docs
+	$(RUN) -m sphinx -q --fail-on-warning --keep-going --fresh-env docs build/docs
 
 dist: $(DEV)
 	rm -rf dist build/try

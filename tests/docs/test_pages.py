@@ -1,33 +1,21 @@
 """Every Python block in README.md and docs/ is a script that runs by itself, in a folder of its own.
 
-Those that need other machines are run by tests/ssh/test_readme.py and tests/tcp/test_readme.py.
+Those that need other machines are run by tests/ssh/test_pages.py and tests/tcp/test_pages.py.
 """
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from pages import HERE, PAGES, blocks
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+import distex
+
 TIMEOUT = 60  # seconds; a block takes about one
 
 
-def blocks():
-    """Each block, named after its page and the line it begins on."""
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for match in BLOCK.finditer(text):
-            if any(host in match[1] for host in ('["ssh://', '"mini/2"', "localport")):
-                continue
-            line = text.count("\n", 0, match.start(1)) + 1
-            yield pytest.param(match[1], id=f"{page.stem}-line{line}")
-
-
-@pytest.mark.parametrize("source", list(blocks()))
+@pytest.mark.parametrize("source", blocks(HERE))
 def test_block(source, tmp_path):
     script = tmp_path / "block.py"
     script.write_text(source, encoding="utf-8")
@@ -39,7 +27,7 @@ def test_block(source, tmp_path):
 
 
 def test_there_are_blocks():
-    assert len(list(blocks())) >= 5
+    assert len(blocks(HERE)) >= 30
 
 
 def test_files_that_are_linked_to_exist():
@@ -48,3 +36,14 @@ def test_files_that_are_linked_to_exist():
     assert any(page.name == "README.md" for page, _ in links)
     for page, link in links:
         assert (page.parent / link).exists(), (page, link)
+
+
+def test_the_reference_has_every_public_name():
+    reference = (page for page in PAGES if page.parent.name == "reference")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in reference)
+    documented = set(re.findall(r"^\.\. auto\w+:: distex\.(\w+)$", text, re.MULTILINE))
+    assert documented | {"__version__"} == set(distex.__all__)
+
+
+def test_the_readme_is_short():
+    assert len((PAGES[0]).read_text(encoding="utf-8").splitlines()) <= 220

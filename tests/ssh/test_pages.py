@@ -1,12 +1,13 @@
-"""The README's program that uses other machines, with this one in the place of both."""
+"""The programs of README and docs that use other machines by ssh, with this one in their place."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+import pytest
+from pages import SSH, blocks
+
 CONFIG = """
 Host maxi mini
     HostName 127.0.0.1
@@ -16,9 +17,8 @@ Host maxi mini
 """
 
 
-def test_the_program_for_other_machines(make_sshd, tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    (program,) = [block for block in blocks if '"ssh://' in block]
+@pytest.mark.parametrize("program", blocks(SSH))
+def test_a_program_for_other_machines(program, make_sshd, tmp_path):
     sshd = make_sshd(PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
     home = tmp_path / "me"
     (home / ".ssh").mkdir(parents=True)
@@ -29,4 +29,4 @@ def test_the_program_for_other_machines(make_sshd, tmp_path):
         env={**os.environ, "HOME": str(home), "SSH_AUTH_SOCK": ""},
         stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(os.uname().nodename) == 5
+    assert done.stdout.count(os.uname().nodename) >= 5
