@@ -27,6 +27,8 @@ from distex._core.iteration cimport get_iternext, hand_over, iternext, set_itern
 from distex._core.semaphore cimport Semaphore
 from distex._core.task cimport Task
 
+from distex.options import LONGEST as _LONGEST
+
 logger = getLogger("concurrent.futures")  # as the base class does
 
 cdef extern from "Python.h":
@@ -461,10 +463,10 @@ cdef class ConcurrentTask(Task):
             return self._result
         if timeout is None or timeout > 0:
             self._check_thread()
-        return _Future.result(self, timeout)
+        return _Future.result(self, None if timeout is None else min(timeout, _LONGEST))
 
     def exception(self, timeout=None):
         """What the call raised, or None; see ``concurrent.futures.Future.exception``."""
         if timeout is None or timeout > 0:
             self._check_thread()
-        return _Future.exception(self, timeout)
+        return _Future.exception(self, None if timeout is None else min(timeout, _LONGEST))

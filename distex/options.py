@@ -1,6 +1,7 @@
-"""Serializers, event loops; the defaults: all timeouts and limits, with their units."""
+"""Serializers, event loops; the defaults: all timeouts and limits, with their units; seconds()."""
 
 import enum
+import math
 from typing import Final
 
 WIRE_VERSION: Final = 7
@@ -23,6 +24,7 @@ RECONNECT_DELAY_MAX: Final = 30.0  # seconds between such tries, at most
 RECONNECT_TIMEOUT: Final = 300.0  # seconds of that after which a pool without workers gives up
 MEMORY_INTERVAL: Final = 1.0  # seconds between looks at the memory of workers, if it has a limit
 FUNCTION_CACHE: Final = 1024  # functions kept pickled, and loaded in the workers
+LONGEST: Final = 1e9  # seconds, 31 years: what a longer time counts as
 LANE_FUNCTION_BYTES: Final = 64 * 1024  # larger ones don't go by lanes, which keep some more
 
 
@@ -50,6 +52,37 @@ class LoopType(enum.IntEnum):
     asyncio = 1
     uvloop = 2
     proactor = 3
+
+
+def seconds(name: str, value: float, *, least: float | None = None) -> float:
+    """Return a number of seconds that is safe to wait for. All times that a user gives go through
+    this: clocks, threads, loops and sockets each have a longest time of their own, above which they
+    fail with an OverflowError in the middle of the work.
+
+    Args:
+        name: of the argument, for errors.
+        value: what was given; infinity and what is above LONGEST count as LONGEST.
+        least: the time must not be less; None: it must be more than 0.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is too small, or not a number at all.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not bool")
+    try:
+        number = math.fsum((value,))
+    except OverflowError:  # an integer with hundreds of digits
+        number = math.inf if value > 0 else -math.inf
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a number of seconds, not {type(value).__name__}") from None
+    except ValueError:  # a Decimal that is a signaling NaN
+        number = math.nan
+    if not (number > 0 if least is None else number >= least):  # so NaN is refused too
+        bound = "more than 0" if least is None else f"at least {least:g}"
+        raise ValueError(f"{name} must be a number of seconds, {bound}, and not {value!r}")
+    return min(number, LONGEST)
 
 
 def start_timeout(workers: int) -> float:

@@ -98,6 +98,8 @@ class Pool(TaskMethods, Executor):  # type: ignore[misc]  # map() takes more tha
             process does, those behind a server or that have joined where that was started, and
             what is printed by ssh is logged.
 
+    Times, here and elsewhere, are seconds; infinity is a time too.
+
     Raises:
         ValueError, TypeError: an argument makes no sense.
         PoolStartError: the workers can't be started (with lazy_create the first task raises it).

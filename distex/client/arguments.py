@@ -11,7 +11,7 @@ from distex.launch.hosts import HostSpec, TcpOptions, parse_hosts
 from distex.launch.local import LocalLauncher
 from distex.launch.server import ServerLauncher
 from distex.machine import loop_factory, usable_cpus
-from distex.options import LoopType, PickleType
+from distex.options import LoopType, PickleType, seconds
 from distex.wire import modules, serializers
 from distex.wire.output import Output, sink
 
@@ -62,10 +62,9 @@ def check_settings(
     check_int("localport", localport)
     if not 0 <= localport < 65536:
         raise ValueError("localport must be between 0 and 65535")
-    if not 0 <= spin < float("inf"):
-        raise ValueError("spin must be a number of seconds, 0 or more")
-    if start_timeout is not None and not 0 < start_timeout < float("inf"):
-        raise ValueError("start_timeout must be a number of seconds, more than 0, or None")
+    spin = seconds("spin", spin, least=0)
+    if start_timeout is not None:
+        start_timeout = seconds("start_timeout", start_timeout)
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if on_worker_lost is not None and not callable(on_worker_lost):
@@ -97,7 +96,7 @@ def check_settings(
         loop_type=LoopType(worker_loop),
         func_pickle=PickleType(func_pickle),
         data_pickle=PickleType(data_pickle),
-        spin=float(spin),
+        spin=spin,
         start_timeout=start_timeout or 0.0,
         localhost=localhost,
         localport=localport,

@@ -8,6 +8,7 @@ The first call decides where a pool lives. When nobody refers to its Home any mo
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 import weakref
@@ -25,7 +26,7 @@ from distex.client.running_pool import RunningPool
 from distex.cluster.settings import Settings
 from distex.cluster.supervisor import Supervisor
 from distex.machine import loop_factory, open_standard_files
-from distex.options import PickleType
+from distex.options import PickleType, seconds
 from distex.wire import serializers
 
 T = TypeVar("T")
@@ -134,6 +135,8 @@ class Home:
     def wait_ready(self, timeout: float | None) -> bool:
         """Block until the workers are ready, at most for timeout seconds; return whether they
         are."""
+        if timeout is not None:
+            timeout = seconds("timeout", timeout, least=-math.inf)
         self.start(here=False)
         self.dispatcher.check_may_block()
         waiting = self.submit(self.supervisor.wait_started())

@@ -13,6 +13,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from distex._core.inbox import Inbox
 from distex._core.result_iterator import ResultIterator
 from distex._core.task import Limits
 from distex.client.home import Home
+from distex.options import seconds
 
 CHUNK_NS = 1_000_000  # what a chunk is meant to take a worker
 CHUNK_ITEMS = 8192  # however short the calls are
@@ -210,6 +212,10 @@ class MapOptions:
     limits: Limits | None = None
 
     def __post_init__(self) -> None:
+        if self.timeout is not None:
+            # as for ProcessPoolExecutor.map a time that is over already is no error here
+            object.__setattr__(
+                self, "timeout", seconds("timeout", self.timeout, least=-math.inf))
         for name in ("chunksize", "buffersize"):
             value = getattr(self, name)
             if value is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distex._core.task import Limits
+from distex.options import seconds
 
 CancelRunning = Literal["leave", "interrupt", "kill"]
 
@@ -46,12 +47,11 @@ class TaskOptions:
             raise TypeError(f"retries must be an integer, not {type(self.retries).__name__}")
         if not 0 <= self.retries < 2**31:
             raise ValueError("retries must not be negative")
-        if self.timeout is not None and not 0 < self.timeout < float("inf"):
-            raise ValueError("timeout must be a number of seconds, more than 0, or None")
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds("timeout", self.timeout))
         if self.cancel_running not in ("leave", "interrupt", "kill"):
             raise ValueError("cancel_running must be 'leave', 'interrupt' or 'kill'")
-        if not 0 < self.grace < float("inf"):
-            raise ValueError("grace must be a number of seconds, more than 0")
+        object.__setattr__(self, "grace", seconds("grace", self.grace))
 
     def limits(self) -> Limits | None:
         """For the dispatcher; None: nothing special."""

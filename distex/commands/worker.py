@@ -19,7 +19,7 @@ import signal
 from distex.commands.server import log_to_stderr
 from distex.errors import HostError
 from distex.launch.relay import Relay, socket_address
-from distex.options import CONNECT_TIMEOUT
+from distex.options import CONNECT_TIMEOUT, seconds
 from distex.wire.messages import PUT_OFF, REFUSED, STOPPED
 from distex.wire.secret import VARIABLE, Secret, default_path
 from distex.wire.tls import NANNY, tells_another_secret
@@ -174,8 +174,10 @@ def main(arguments: list[str]) -> int:
     log_to_stderr()
     if given.workers < 0:
         parser.error("--workers must not be negative")
-    if not given.wait >= 0:
-        parser.error("--wait must be a number of seconds, 0 or more")
+    try:
+        wait = seconds("--wait", given.wait, least=0)
+    except ValueError as exc:
+        parser.error(str(exc))
     try:
         address = socket_address(given.connect)
         secret = Secret(given.secret)
@@ -185,4 +187,4 @@ def main(arguments: list[str]) -> int:
         parser.error(str(exc) if isinstance(exc, HostError) else f"--connect: {exc}")
     except OSError as exc:
         parser.error(f"--directory: {exc}")
-    return asyncio.run(join((secret, address, given.workers, given.wait)))
+    return asyncio.run(join((secret, address, given.workers, wait)))

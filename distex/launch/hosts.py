@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distex.errors import HostError
-from distex.options import CONNECT_TIMEOUT, KEEPALIVE
+from distex.options import CONNECT_TIMEOUT, KEEPALIVE, seconds
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -55,7 +55,7 @@ class SshOptions:
     config: Paths = ()
 
     def __post_init__(self) -> None:
-        _check_times(self.keepalive, self.connect_timeout)
+        _check_times(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,15 @@ class TcpOptions:
     connect_timeout: float = CONNECT_TIMEOUT  # seconds
 
     def __post_init__(self) -> None:
-        _check_times(self.keepalive, self.connect_timeout)
+        _check_times(self)
 
 
-def _check_times(keepalive: float, connect_timeout: float) -> None:
-    for name, value in (("keepalive", keepalive), ("connect_timeout", connect_timeout)):
-        if not 0 < value < float("inf"):
-            raise HostError(f"{name} must be a number of seconds, more than 0")
+def _check_times(options: SshOptions | TcpOptions) -> None:
+    for name in ("keepalive", "connect_timeout"):
+        try:
+            object.__setattr__(options, name, seconds(name, getattr(options, name)))
+        except ValueError as exc:
+            raise HostError(str(exc)) from None
 
 
 @dataclass(frozen=True)

@@ -176,12 +176,14 @@ def keep_alive(transport: Any, keepalive: float) -> None:
 
 
 def _keep_alive(sock: socket.socket, keepalive: float) -> None:
-    third = max(1, int(keepalive / 3))
+    # the kernel takes no more: 9 hours, and 24 days
+    third = min(max(1, int(keepalive / 3)), 32_767)
+    unanswered_ms = min(max(1, int(1000 * keepalive * 2 / 3)), 2**31 - 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
             ("TCP_KEEPIDLE", third), ("TCP_KEEPINTVL", third), ("TCP_KEEPCNT", 2),
             # with data on their way there are no probes
-            ("TCP_USER_TIMEOUT", max(1, int(1000 * keepalive * 2 / 3)))):
+            ("TCP_USER_TIMEOUT", unanswered_ms)):
         if hasattr(socket, name):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

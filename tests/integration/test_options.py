@@ -829,7 +829,7 @@ async def test_kill_of_an_asynchronous_pool(make_pool, gate):
 @pytest.mark.parametrize(("options", "error"), [
     ({"retries": -1}, ValueError), ({"retries": 1.5}, TypeError), ({"retries": True}, TypeError),
     ({"timeout": 0}, ValueError), ({"timeout": -1}, ValueError),
-    ({"timeout": float("inf")}, ValueError), ({"cancel_running": "stop"}, ValueError),
+    ({"timeout": float("nan")}, ValueError), ({"cancel_running": "stop"}, ValueError),
     ({"grace": 0}, ValueError),
 ])
 def test_options_that_make_no_sense(pool, options, error):

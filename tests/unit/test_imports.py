@@ -16,7 +16,7 @@ ARROWS = {
     "errors": set(),
     "machine": {"options"},
     "remote_errors": {"errors"},
-    "_core": {"errors", "remote_errors"},
+    "_core": {"errors", "options", "remote_errors"},
     "wire": {"_core", "_version", "options", "errors", "machine", "remote_errors"},
     "worker": {"_core", "wire"},
     "launch": {"_core", "wire"},
