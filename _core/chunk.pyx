@@ -233,6 +233,7 @@ cdef class ChunkTask(Task):
         if self.done:
             return 0
         self.error = error
+        self.tail_error = None
         self.done = True
         self.items = None
         notify, self.notify = self.notify, None
@@ -245,6 +246,11 @@ cdef class ChunkTask(Task):
         values = self.values
         self.values = None
         return values
+
+    def take_error(self):
+        """What it has failed with. It is not kept: raised, it refers to what holds this chunk."""
+        error, self.error = self.error, None
+        return error
 
     def take_tail(self):
         """The chunks that were cut off it, if that was not asked before, as a list, or None."""

@@ -30,6 +30,7 @@ from distex.options import PickleType, seconds
 from distex.wire import serializers
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 _homes: "weakref.WeakSet[Home]" = weakref.WeakSet()
 
@@ -68,6 +69,8 @@ class Home:
         self._dispatcher: Dispatcher | None = None
         self._functions: FunctionCache | None = None
         self._connected: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._when_closed: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = (
+            weakref.WeakKeyDictionary())
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self.closed: bool = False
@@ -117,6 +120,8 @@ class Home:
         supervisor.pack = self._functions.pack
         self._running = running
         weakref.finalize(self, running.abandon).atexit = False
+        this = weakref.ref(self)
+        running.on_exit = lambda: (home := this()) and home._close()
         if running.thread is not None:
             running.thread.submit(_quietly(supervisor.start))
         else:
@@ -204,6 +209,12 @@ class Home:
             calls.connect(Caller(self.dispatcher, self._functions, Future, calls.limits))
             self._connected.add(calls)
 
+    def call_when_closed(self, subject: S, function: Callable[[S], object]) -> None:
+        """Call a function with this object when the pool is shut down, in whatever thread; not if
+        the object is gone, or its loop is closed by then."""
+        with self._lock:
+            self._when_closed[subject] = function
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "ConcurrentFuture[T]":
         """Run a coroutine on the pool's loop, from another thread."""
         return self.running.submit(coroutine)
@@ -236,6 +247,10 @@ class Home:
             self.refuse_calls()
             if self._pid != os.getpid():  # a fork of the process that has the pool
                 return None
+            for subject, function in list(self._when_closed.items()):
+                with contextlib.suppress(RuntimeError):
+                    function(subject)
+            self._when_closed.clear()
             return self._running
 
     def end(self, wait: bool, drain: bool, cancel_queued: bool) -> None:

@@ -17,7 +17,14 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +34,7 @@ from distex._core.inbox import Inbox
 from distex._core.result_iterator import ResultIterator
 from distex._core.task import Limits
 from distex.client.home import Home
+from distex.errors import PoolClosed
 from distex.options import seconds
 
 CHUNK_NS = 1_000_000  # what a chunk is meant to take a worker
@@ -35,6 +43,9 @@ AHEAD_CHUNKS = 4  # chunks on the way for each worker when calls are short
 AHEAD_ITEMS = 256  # items on the way for each worker when they travel alone
 
 Notify = Callable[[ChunkTask], object]
+
+# what ends a program is raised at once, not behind results that are on their way
+URGENT = (KeyboardInterrupt, SystemExit)
 
 
 class Window:
@@ -66,7 +77,8 @@ class Window:
         self._items = 0  # items in them
         # ordered: the live chunks in order; unordered: those that have something to take
         self._queue: deque[ChunkTask] = deque()
-        self.input_error: BaseException | None = None
+        self._input_error: BaseException | None = None
+        self._urgent = False  # whether that can't wait
         self.exhausted = False
 
     def _notify(self, chunk: ChunkTask) -> None:
@@ -114,18 +126,54 @@ class Window:
         self._home.dispatcher.submit(chunk)
 
     def fill(self, items: Iterator[Any]) -> None:
-        """Send off as many items as there is room for."""
+        """Send off as many items as there is room for.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: the input, or a signal meanwhile. All else that it raises
+                is for check_input().
+        """
         policy = self._policy()
         while not self.exhausted and (size := self._room(*policy)):
             batch: list[Any] = []
+            if closed := self._home.closed:
+                size = 1
             try:
                 batch.extend(itertools.islice(items, size))
+            except URGENT:
+                raise
             except BaseException as exc:  # what came before it stays in the batch
-                self.input_error = exc
+                self.fail_input(exc)
+            if closed and batch:
+                self.refuse_input()
+                return
             if len(batch) < size:
                 self.exhausted = True
             if batch:
                 self.add(batch)
+
+    def fail_input(self, error: BaseException) -> None:
+        """Have the map end with what its input raised, after the results that are on their way."""
+        self._input_error = error
+        self._urgent = isinstance(error, URGENT)
+
+    def refuse_input(self) -> None:
+        """There is more input, but the pool takes no more."""
+        self.exhausted = True
+        self.fail_input(PoolClosed(
+            f"the pool was shut down before the map of {self._function.name} had all its input"))
+
+    def check_urgent(self) -> None:
+        """Raise what an asynchronous input has raised that can't wait."""
+        if self._urgent:
+            self.check_input()
+
+    def check_input(self) -> None:
+        """Raise what the input raised. It is not kept: its traceback refers to this object."""
+        if self._input_error is not None:
+            try:
+                raise self._input_error
+            finally:
+                self._input_error = None
 
     @property
     def finished(self) -> bool:
@@ -146,7 +194,7 @@ class Window:
             if done and (values is None or chunk.error is None):
                 self._retire(chunk)
                 if chunk.error is not None:
-                    raise self._cancelled() if chunk.dropped else chunk.error
+                    raise self._cancelled() if chunk.dropped else chunk.take_error()
             elif done and not self._ordered:
                 self._queue.append(chunk)  # the values first, its error after them
             if values is not None:
@@ -278,7 +326,11 @@ def map_sync(
 
     window = Window(home, function, options.star or len(iterables) > 1, options, notify,
                     concurrent.futures.CancelledError)
-    window.fill(items)
+    try:
+        window.fill(items)
+    except BaseException:
+        window.close()
+        raise
 
     def batches() -> Iterator[list[Any]]:
         try:
@@ -291,8 +343,7 @@ def map_sync(
                 if values is not None:
                     yield values
                 elif window.finished:
-                    if window.input_error is not None:
-                        raise window.input_error
+                    window.check_input()
                     return
                 else:
                     home.dispatcher.check_may_block()
@@ -325,12 +376,14 @@ async def map_batches(
     feeder = None
     items: Iterator[Any] = iter(())
     if has_async(iterables):
-        feeder = loop.create_task(_feed(window, iterables, room, news))
+        feeder = loop.create_task(_feed(home, window, iterables, room, news))
+        home.call_when_closed(feeder, lambda feeder: loop.call_soon_threadsafe(feeder.cancel))
     else:
         items = _zipped(iterables)
     try:
         while True:
             news.clear()
+            window.check_urgent()
             values = window.take()
             if feeder is None:
                 window.fill(items)
@@ -339,8 +392,7 @@ async def map_batches(
             if values is not None:
                 yield values
             elif window.finished:
-                if window.input_error is not None:
-                    raise window.input_error
+                window.check_input()
                 return
             else:
                 async with asyncio.timeout(_remaining(deadline)):
@@ -353,10 +405,11 @@ async def map_batches(
 
 
 async def _feed(
-    window: Window, iterables: tuple[Any, ...], room: asyncio.Event, news: asyncio.Event
+    home: Home, window: Window, iterables: tuple[Any, ...], room: asyncio.Event,
+    news: asyncio.Event,
 ) -> None:
     """Send off what comes from iterables of which some are asynchronous. What has gathered is sent
-    at the latest when the input pauses."""
+    at the latest when the input pauses. It is cancelled when the pool is shut down."""
     loop = asyncio.get_running_loop()
     batch: list[Any] = []
 
@@ -367,6 +420,9 @@ async def _feed(
 
     try:
         async for item in _zipped_async(iterables):
+            if home.closed:
+                window.refuse_input()
+                return
             batch.append(item)
             if len(batch) == 1:
                 loop.call_soon(send)
@@ -377,7 +433,10 @@ async def _feed(
                 await room.wait()
     except BaseException as exc:  # the consumer's, or nobody's if it has left
         if not window.exhausted:
-            window.input_error = exc
+            if home.closed and isinstance(exc, asyncio.CancelledError):
+                window.refuse_input()
+            else:
+                window.fail_input(exc)
     finally:
         send()
         window.exhausted = True
@@ -404,22 +463,40 @@ async def _zipped_async(iterables: tuple[Any, ...]) -> AsyncIterator[Any]:
         yield item[0] if len(item) == 1 else tuple(item)
 
 
-def map_bridged(
-    batches: AsyncIterator[list[Any]], submit: Callable[[Any], Any]
-) -> Iterator[Any]:
-    """The results of map_batches() one by one, for another thread than the loop's.
+def map_bridged(home: Home, batches: AsyncIterator[list[Any]]) -> Iterator[Any]:
+    """The results of map_batches() one by one, for another thread than the loop's."""
+    taking = asyncio.Lock()
 
-    Args:
-        submit: runs a coroutine on the loop; gives its concurrent future.
-    """
     async def next_batch() -> list[Any] | None:
-        return await anext(batches, None)
+        async with taking:
+            return await anext(batches, None)
+
+    async def close() -> None:
+        async with taking:  # behind one that was interrupted, and is cancelled
+            await batches.aclose()  # type: ignore[attr-defined]
 
     def bridge() -> Iterator[list[Any]]:
+        pending = None
         try:
-            while (values := submit(next_batch()).result()) is not None:
+            while True:
+                pending = home.submit(next_batch())
+                values = pending.result()
+                if values is None:
+                    return
                 yield values
         finally:
-            submit(batches.aclose()).result()  # type: ignore[attr-defined]
+            if pending is not None:
+                pending.cancel()
+            _wait_for(home, close())
 
     return ResultIterator(bridge())
+
+
+def _wait_for(home: Home, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it on the pool's loop; wait for it, unless this is the thread that runs the loop."""
+    try:
+        running = home.submit(coroutine)
+    except RuntimeError:  # the loop is closed, and the map was with it
+        return
+    if not home.dispatcher.on_home_thread():
+        running.result()

@@ -10,7 +10,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from distex.client.loop_thread import LoopThread, run_on
@@ -37,6 +37,7 @@ class RunningPool:
         self.supervisor = supervisor
         self.thread = thread
         self.pid: int = os.getpid()
+        self.on_exit: Callable[[], object] = bool  # called first as the interpreter ends
         self._sentinel: AsyncGenerator[None, None] | None = None
         _running.add(self)
         if thread is not None:
@@ -108,6 +109,7 @@ class RunningPool:
         if self.thread is None:
             self.kill()
             return
+        self.on_exit()
         try:
             self.submit(self.supervisor.stop()).result()
             self.thread.stop()

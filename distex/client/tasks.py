@@ -293,8 +293,9 @@ class TaskMethods:
             RuntimeError: the pool was shut down.
 
         The iterator raises what a call raised in the place of its result, and ends; TimeoutError;
-        ``concurrent.futures.CancelledError`` if the pool was shut down with cancel_futures; and
-        what the iterables raise, after the results for what they had given before.
+        ``concurrent.futures.CancelledError`` if the pool was shut down with cancel_futures;
+        PoolClosed if it was shut down before it had all input; and what the iterables raise, after
+        the results for what they had given before (KeyboardInterrupt and SystemExit at once).
         """
         options = self._map_options(
             iterables, timeout=timeout, chunksize=chunksize, ordered=ordered, star=star,
@@ -305,7 +306,7 @@ class TaskMethods:
         if mapping.has_async(iterables):
             home.dispatcher.check_may_block()
             batches = mapping.map_batches(home, function, iterables, options)
-            return mapping.map_bridged(batches, home.submit)
+            return mapping.map_bridged(home, batches)
         return mapping.map_sync(home, function, iterables, options)
 
     @overload

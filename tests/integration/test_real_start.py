@@ -311,7 +311,7 @@ def sleep_the_second_time(folder):
     tasks.mark(folder)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_start_timeout_that_makes_no_sense(value):
     with pytest.raises(ValueError, match="start_timeout"):
         Pool(1, start_timeout=value)
