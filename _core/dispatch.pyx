@@ -193,6 +193,7 @@ cdef class WorkerLink(FrameHandler):
         self.dispatcher.in_flight -= 1
         if self.in_flight == 0:
             self.apart = False
+            self.hangs = False  # its last task may have come by the lane, where no batch ends
             self._leave_busy()
             self._list_idle()
         return 0

@@ -5,7 +5,8 @@
     run, submit, map, run_on_all, run_async, with retries <── compared ──> a plain call
 
 The script is a module that stands in for ``__main__``. Few examples in a plain run, more with
-PROFILE=ci.
+PROFILE=ci. Left out are the limits that docs/explained/what-travels.md names: a second name for a
+function that is changed in place, and a class attribute that is the one it inherits.
 """
 
 import asyncio
@@ -78,9 +79,6 @@ read_partial = functools.partial(max, [X])
 read_lambda = lambda: (X, Y)
 alias = read_x
 def read_alias(): return alias()
-alias_y = read_y
-functions = {"own": read_own, "default": read_default}
-def read_aliases(): return alias_y(), functions["default"](), vars(functions["own"])
 held_class = Thing
 def read_held_class(): return held_class is Thing, held_class.limit, held_class(2).n
 async def read_async(): return X, list(items)
@@ -89,7 +87,7 @@ def read_given(value): return value.limit, value.n, X
 
 READERS = [
     "read_x", "read_y", "read_both", "read_items", "read_class", "read_thing", "read_held",
-    "read_own", "read_default", "read_closure", "read_wrapped", "read_lambda", "read_alias", "read_aliases",
+    "read_own", "read_default", "read_closure", "read_wrapped", "read_lambda", "read_alias",
     "read_held_class", "read_async",
 ]
 numbers = st.integers(0, 2)  # so that one comes back, after another one
@@ -178,9 +176,9 @@ class ScriptMachine(RuleBasedStateMachine):
     def change_from_deep_within(self, n):
         self.space["table"]["nested"]["key"][0] = n
 
-    @rule(name=st.sampled_from(["Base", "Thing"]), n=numbers)
-    def set_class_attribute(self, name, n):
-        self.space[name].limit = n
+    @rule(n=numbers)
+    def set_class_attribute(self, n):
+        self.space["Thing"].limit = n
 
     @rule(n=numbers)
     def fill_class_attribute(self, n):
