@@ -335,7 +335,14 @@ cdef class ConcurrentTask(Task):
         if self.condition is None and self._state is PENDING:
             self._state = RUNNING
             return True
-        return _Future.set_running_or_notify_cancel(self)
+        return self._start_or_notify()
+
+    cdef bint _start_or_notify(self) except -1:
+        """As the standard library does it; two threads may come here, if one of them cancels it."""
+        with self._condition:
+            if self._state is CANCELLED_AND_NOTIFIED:
+                return False
+            return _Future.set_running_or_notify_cancel(self)
 
     cdef int succeed(self, object value) except -1:
         self._release()
@@ -397,10 +404,7 @@ cdef class ConcurrentTask(Task):
         self.release_permit()
         if self._state is CANCELLED:
             # tell those in wait() and as_completed() now, not when its turn would have come
-            try:
-                _Future.set_running_or_notify_cancel(self)
-            except BaseException:
-                pass
+            self._start_or_notify()
             self.args = None
             self.kwargs = None
         return True

@@ -40,3 +40,4 @@ cdef class ConcurrentTask(Task):
 
     cdef int _release(self) except -1
     cdef bint _stop_running(self) except -1
+    cdef bint _start_or_notify(self) except -1

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -757,3 +758,18 @@ def test_a_pool_may_be_shut_down_again_from_any_thread(make_pool):
 def test_the_standard_librarys_shutdown_signature(make_pool):
     with pytest.raises(TypeError):
         make_pool(1, lazy_create=True).shutdown(True, True)
+
+
+def test_a_call_may_be_cancelled_as_it_is_about_to_start(pool, caplog):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(300):
+            futures = [pool.submit(abs, -1) for _ in range(20)]
+            for future in futures:
+                assert future._condition is not None  # as for one that somebody waits for
+                future.cancel()
+            assert not concurrent.futures.wait(futures, 20).not_done
+    finally:
+        sys.setswitchinterval(interval)
+    assert not caplog.records
