@@ -30,7 +30,6 @@ from distex.options import PickleType, seconds
 from distex.wire import serializers
 
 T = TypeVar("T")
-S = TypeVar("S")
 
 _homes: "weakref.WeakSet[Home]" = weakref.WeakSet()
 
@@ -69,8 +68,7 @@ class Home:
         self._dispatcher: Dispatcher | None = None
         self._functions: FunctionCache | None = None
         self._connected: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._when_closed: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = (
-            weakref.WeakKeyDictionary())
+        self._feeders: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self.closed: bool = False
@@ -209,11 +207,11 @@ class Home:
             calls.connect(Caller(self.dispatcher, self._functions, Future, calls.limits))
             self._connected.add(calls)
 
-    def call_when_closed(self, subject: S, function: Callable[[S], object]) -> None:
-        """Call a function with this object when the pool is shut down, in whatever thread; not if
-        the object is gone, or its loop is closed by then."""
+    def cancel_at_shutdown(self, feeder: "asyncio.Task[None]") -> None:
+        """Have a task that makes others, on whichever loop, cancelled when the pool is shut
+        down."""
         with self._lock:
-            self._when_closed[subject] = function
+            self._feeders.add(feeder)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "ConcurrentFuture[T]":
         """Run a coroutine on the pool's loop, from another thread."""
@@ -247,10 +245,10 @@ class Home:
             self.refuse_calls()
             if self._pid != os.getpid():  # a fork of the process that has the pool
                 return None
-            for subject, function in list(self._when_closed.items()):
-                with contextlib.suppress(RuntimeError):
-                    function(subject)
-            self._when_closed.clear()
+            for feeder in list(self._feeders):
+                with contextlib.suppress(RuntimeError):  # its loop is closed
+                    feeder.get_loop().call_soon_threadsafe(feeder.cancel)
+            self._feeders.clear()
             return self._running
 
     def end(self, wait: bool, drain: bool, cancel_queued: bool) -> None:

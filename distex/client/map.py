@@ -377,7 +377,7 @@ async def map_batches(
     items: Iterator[Any] = iter(())
     if has_async(iterables):
         feeder = loop.create_task(_feed(home, window, iterables, room, news))
-        home.call_when_closed(feeder, lambda feeder: loop.call_soon_threadsafe(feeder.cancel))
+        home.cancel_at_shutdown(feeder)
     else:
         items = _zipped(iterables)
     try:

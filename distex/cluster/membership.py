@@ -19,7 +19,7 @@ from typing import Any
 from distex import options
 from distex.cluster.losses import start_error
 from distex.cluster.state import Cluster, HostRecord, WorkerRecord
-from distex.errors import HostError, PoolClosed, PoolStartError, ProtocolError
+from distex.errors import HostError, PoolStartError, ProtocolError
 from distex.launch.base import Launcher, NannyStream
 from distex.launch.hosts import HostSpec, parse_hosts
 from distex.launch.server import TcpNanny, peer_name
@@ -60,8 +60,7 @@ class Membership:
                     and not host.leaving):
                 raise HostError(f"{host.name} is in the pool already: to have another number of "
                                 "workers there, remove it first")
-        if self._supervisor.is_stopping:
-            raise PoolClosed("the pool was ended before that")
+        self._supervisor.check_not_stopping()
         host = self.begin(launcher)
         complete = self.expect_complete(host)
         try:
@@ -241,8 +240,7 @@ class Membership:
             HostError: the pool has no such host.
             PoolClosed: the pool ended before that.
         """
-        if self._supervisor.is_stopping:
-            raise PoolClosed("the pool was ended before that")
+        self._supervisor.check_not_stopping()
         records = self._named(host)
         self.begin_removal(records, drain)
         # it goes on if the caller does not wait for it

@@ -44,8 +44,7 @@ class Scaling:
             PoolStartError: they can't be started; the pool has as many as could be then.
             PoolClosed: the pool ended before that.
         """
-        if self._cluster.is_stopping:
-            raise PoolClosed("the pool was ended before that")
+        self._cluster.check_not_stopping()
         if number != self._asked:
             self._settle(None)
             self._leaving.clear()

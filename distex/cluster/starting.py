@@ -62,7 +62,7 @@ class StartWatch:
         # one that is new may have much to import first
         timeout = options.SPAWN_TIMEOUT if worker.host.has_spawned else options.START_TIMEOUT
         worker.deadline = self._cluster.loop.call_later(
-            timeout + options.start_timeout(len(worker.host.workers)) - options.START_TIMEOUT,
+            timeout + options.START_TIMEOUT_PER_WORKER * len(worker.host.workers),
             self._is_not_started, worker)
 
     def runs(self, worker: WorkerRecord) -> None:

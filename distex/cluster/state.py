@@ -14,6 +14,7 @@ from distex.wire import messages
 
 T = TypeVar("T")
 
+
 @dataclass(frozen=True)
 class Statistics:
     """What has happened in a pool so far.
@@ -76,6 +77,9 @@ class Cluster(Watcher, Protocol):
     @property
     def is_stopping(self) -> bool:
         """Whether the pool is being ended, or has ended."""
+
+    def check_not_stopping(self) -> None:
+        """Raise PoolClosed if the pool is being ended, or has ended."""
 
     def raise_file_limit(self) -> None:
         """Make sure that enough files can be open for all workers."""

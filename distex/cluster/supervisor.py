@@ -148,7 +148,7 @@ class Supervisor:
         """Run a coroutine as a task that the pool's end cancels; that is PoolClosed then."""
         if self.is_stopping:
             coroutine.close()
-            raise PoolClosed("the pool was ended before that")
+        self.check_not_stopping()
         task = self.loop.create_task(coroutine)
         self.keep(task)
         try:
@@ -446,6 +446,11 @@ class Supervisor:
     def is_stopping(self) -> bool:
         """Whether the pool is being ended, or has ended."""
         return self._stopping is not None
+
+    def check_not_stopping(self) -> None:
+        """Raise PoolClosed if the pool is being ended, or has ended."""
+        if self.is_stopping:
+            raise PoolClosed("the pool was ended before that")
 
     def stop_soon(self, error: BaseException | None = None) -> "asyncio.Task[None]":
         """Begin to end the pool, if that has not begun yet; what is to be awaited for the end.
