@@ -1,11 +1,12 @@
 """Tasks behind a slow one of the same function are done by other workers meanwhile."""
 
 import functools
+import threading
 
 import pytest
 
 from . import tasks
-from .support import wait_until, wait_until_async
+from .support import open_lanes, wait_until, wait_until_async
 
 
 def learn(pool, func):
@@ -52,3 +53,20 @@ async def test_tasks_that_nobody_knows_do_not_wait_behind_a_slow_one(make_pool, 
         gate.open()
         assert await slow == "slow"
         assert [call.result() for call in others] == [2 * item for item in range(100)]
+
+
+def test_a_worker_that_hung_in_a_call_by_its_lane_gets_others_again(make_pool, gate):
+    with make_pool(1) as pool:
+        open_lanes(pool)
+        caller = threading.Thread(target=pool.run, args=(tasks.pass_gate, gate.path))
+        caller.start()
+        wait_until(lambda: gate.arrived() == 1, "the call to run")
+
+        async def take_it_to_hang():
+            (link,) = pool._home.supervisor.links()
+            link.on_withdrawn(0, 0, -1)
+
+        pool._home.submit(take_it_to_hang()).result(20)
+        gate.open()
+        caller.join(20)
+        assert pool.submit(abs, -1).result(20) == 1
