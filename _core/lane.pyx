@@ -32,8 +32,10 @@ cdef extern from *:
     #if defined(_WIN32)
     static Py_ssize_t distex_send(int fd, const char *data, Py_ssize_t n) { return -1; }
     static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n) { return -1; }
+    static int distex_limit_waits(int fd, long us) { return -1; }
     #else
     #include <sys/socket.h>
+    #include <sys/time.h>
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
@@ -43,13 +45,21 @@ cdef extern from *:
     static Py_ssize_t distex_recv(int fd, char *data, Py_ssize_t n) {
         return recv(fd, data, n, 0);
     }
+    static int distex_limit_waits(int fd, long us) {
+        struct timeval most = {0, us};
+        return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most))
+            | setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof(most));
+    }
     #endif
     """
     Py_ssize_t distex_send(int fd, const char* data, Py_ssize_t n) nogil
     Py_ssize_t distex_recv(int fd, char* data, Py_ssize_t n) nogil
+    int distex_limit_waits(int fd, long us) nogil
 
 cdef enum:
     KNOWN_FUNCTIONS = 64
+    # between looks for a signal: one that comes just before a wait begins does not end the wait
+    SIGNAL_INTERVAL_US = 100_000
 
 
 class LaneClosed(Exception):
@@ -69,6 +79,7 @@ cdef class Wire(FrameWriter):
         self.fd = fd
         self.reader = FrameReader(DEFAULT_LIMIT_BYTES)
         self.spin_ns = <long long>(spin * 1e9)
+        distex_limit_waits(fd, SIGNAL_INTERVAL_US)
         if peer:
             self.rings = self.reader.bypass = RingPair(self, peer)
 
@@ -106,7 +117,7 @@ cdef class Wire(FrameWriter):
                     sent = distex_send(fd, <const char*>view.buf + done, view.len - done)
                 if sent >= 0:
                     done += sent
-                elif errno == EINTR:
+                elif errno == EINTR or errno == EAGAIN:
                     PyErr_CheckSignals()
                 else:
                     raise LaneClosed
@@ -136,7 +147,7 @@ cdef class Wire(FrameWriter):
             got = recv_soon(fd, space, n, self.spin_ns) if self.spin_ns else -1
             if got < 0 and (self.spin_ns == 0 or errno == EAGAIN):
                 got = distex_recv(fd, space, n)
-        if got < 0 and errno == EINTR:
+        if got < 0 and (errno == EINTR or errno == EAGAIN):
             return PyErr_CheckSignals()
         if got <= 0:
             raise LaneClosed

@@ -2,6 +2,7 @@
 
 Also the bound on the tasks that are under way."""
 
+import _thread
 import asyncio
 import concurrent.futures
 import contextlib
@@ -345,6 +346,28 @@ def test_a_call_is_cancelled_when_the_wait_for_it_is_interrupted(
             interrupter.join()
             assert pool.run(tasks.double, 2) == 4
             assert pool.statistics().workers_lost == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_is_heard_of_that_came_just_before_the_wait(make_pool, gate):
+    def interrupt():
+        gate.wait_for(1)
+        sent.append(time.monotonic())
+        _thread.interrupt_main(signal.SIGUSR1)  # as then, no system call is interrupted
+
+    sent = []
+    before = signal.signal(signal.SIGUSR1, raise_alarm)
+    try:
+        with make_pool(1) as pool:
+            open_lanes(pool)
+            interrupter = threading.Thread(target=interrupt)
+            interrupter.start()
+            with pytest.raises(Alarm):
+                pool.run(tasks.pass_gate, gate.path)
+            assert time.monotonic() - sent[0] < tasks.GATE_TIMEOUT - 1  # not when the task ended
+            gate.open()
+            interrupter.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
 
