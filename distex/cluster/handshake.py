@@ -15,6 +15,7 @@ from distex._core.framing import DEFAULT_LIMIT_BYTES, FrameHandler
 from distex._core.ring import peer_credentials
 from distex.errors import ProtocolError
 from distex.wire import messages
+from distex.wire.drops import Left
 
 HELLO, READY, WELCOME = 1, 2, 7  # as in framing.pyx
 
@@ -39,7 +40,6 @@ class Door(Protocol):
 
     loop: asyncio.AbstractEventLoop
     unauthenticated: "set[Handshake]"
-    leavers: int  # workers of the pool's that are ended and may just have connected
 
     def drop(self, connection: Any, reason: str) -> None:
         """Drop a connection that is not one of the pool's."""
@@ -82,10 +82,7 @@ class Handshake(FrameHandler):
 
     def disconnected(self, exc: Exception | None) -> None:
         if self in self._listener.unauthenticated:
-            if self._listener.leavers:  # most likely one of them
-                self._forget()
-            else:
-                self.violated(ProtocolError("it left without saying who it is"))
+            self.violated(Left("it left without saying who it is"))
         if self._record is not None:
             self._record.disconnected(exc)
 

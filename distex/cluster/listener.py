@@ -24,7 +24,7 @@ from distex._core.protocol import StreamConnection
 from distex.cluster.handshake import Handshake, Host
 from distex.errors import ProtocolError
 from distex.launch.hosts import TcpOptions
-from distex.wire.drops import Drops
+from distex.wire.drops import Drops, Left
 from distex.wire.secret import Secret
 from distex.wire.tls import BACKLOG, NANNY, PROBE, WORKER, TlsListener, negotiated_protocol
 
@@ -65,7 +65,7 @@ class Listener:
         self._opening = asyncio.Lock()
         self._closed = False
         self.unauthenticated: set[Handshake] = set()
-        self.leavers: int = 0  # workers that are ended and may just have connected
+        self._leavers = 0  # workers that are ended and may just have connected
         self._drops = Drops(logger, "distex: ")
         self._unix_path = ""
         self._identity: tuple[int, int] | None = None  # of that socket
@@ -186,6 +186,8 @@ class Listener:
 
     def count_drop(self, exc: Exception) -> None:
         """Count a connection that was dropped."""
+        if self._leavers and isinstance(exc, Left):  # most likely one of them
+            return
         self._drops.count(exc)
 
     @property
@@ -194,12 +196,13 @@ class Listener:
         return self._drops.number
 
     def expect_leaver(self) -> None:
-        """A worker is ended before it has said hello: it may leave without, and is no stranger."""
-        self.leavers += 1
+        """A worker, or a nanny, is ended before it has shown that it is the pool's: it may leave
+        without, and is no stranger."""
+        self._leavers += 1
         self.loop.call_later(LEAVE_SECONDS, self._leaver_is_gone)
 
     def _leaver_is_gone(self) -> None:
-        self.leavers -= 1
+        self._leavers -= 1
 
     async def close(self) -> None:
         """Listen no more, and drop those who have not said yet who they are."""

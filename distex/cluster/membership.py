@@ -273,6 +273,8 @@ class Membership:
             return
         host.leaving = True
         host.wanted = 0
+        if not host.has_spawned:  # its nanny may be trying whether workers can connect
+            self._supervisor.expect_leaver()
         task = self._supervisor.loop.create_task(self._remove(host, grace))
         self._supervisor.keep(task)
         # in any case: the pool may end, and with it the host, before the task has begun
@@ -307,7 +309,7 @@ class Membership:
         worker.leaving = True
         if worker.link is not None:
             worker.link.retire()
-        worker.host.send(messages.Kill(worker.number, signal.SIGKILL))
+        self._supervisor.end_worker(worker, signal.SIGKILL)
         self._forget_later(worker, END_GRACE)
 
     def recycle(self, worker: WorkerRecord) -> None:

@@ -100,6 +100,12 @@ class Cluster(Watcher, Protocol):
     def refill(self, host: "HostRecord") -> None:
         """Have the host's workers completed, after a delay if some failed to start."""
 
+    def expect_leaver(self) -> None:
+        """A connection of the pool's own may end before it has shown that it is."""
+
+    def end_worker(self, worker: "WorkerRecord", number: int) -> None:
+        """Have the nanny send a signal to a worker that ends it."""
+
     def forget_worker(self, worker: "WorkerRecord") -> None:
         """A worker is gone for good."""
 

@@ -396,6 +396,16 @@ class Supervisor:
         elif record.timer is None:
             record.timer = self.loop.call_later(EXIT_GRACE, self.forget_worker, record)
 
+    def expect_leaver(self) -> None:
+        """See Listener.expect_leaver()."""
+        self.listener.expect_leaver()
+
+    def end_worker(self, record: WorkerRecord, number: int) -> None:
+        """Have the nanny send a signal to a worker that ends it."""
+        record.host.send(messages.Kill(record.number, number))
+        if not record.said_hello:
+            self.expect_leaver()
+
     def forget_worker(self, record: WorkerRecord) -> None:
         """The worker is gone for good."""
         if record.timer is not None:
@@ -407,9 +417,7 @@ class Supervisor:
         if record.connection is not None:
             record.connection.abort()
         if record.exited is None:  # it may still be there, cut off
-            record.host.send(messages.Kill(record.number, signal.SIGTERM))
-            if not record.said_hello:
-                self.listener.expect_leaver()
+            self.end_worker(record, signal.SIGTERM)
         if record.link is not None:
             exited = record.exited
             record.link.lose(

@@ -20,6 +20,7 @@ from typing import Any
 from distex import options
 from distex.errors import ProtocolError
 from distex.wire.client_hello import FirstBytes, Found, deny
+from distex.wire.drops import Left
 
 PATIENCE = 1.0  # seconds that a handshake may take while others wait
 REASONS = {
@@ -151,16 +152,20 @@ class Admission:
         else:
             if found is Found.UNMARKED:
                 deny(connection)
-            self._drop(connection, source, REASONS[found])
+            self._drop(connection, source, REASONS[found],
+                       Left if found is Found.NOTHING else ProtocolError)
         return True
 
     def _drop_silent(self, connection: socket.socket, reason: str) -> None:
         self._loop.remove_reader(connection)
         self._drop(connection, self.silent.remove(connection), reason)
 
-    def _drop(self, connection: socket.socket, source: str, reason: str) -> None:
+    def _drop(
+        self, connection: socket.socket, source: str, reason: str,
+        error: type[ProtocolError] = ProtocolError,
+    ) -> None:
         connection.close()
-        self._count_drop(ProtocolError(f"{source} has not shown the secret: {reason}"))
+        self._count_drop(error(f"{source} has not shown the secret: {reason}"))
 
     def _sweep(self) -> None:
         """Drop those that are silent for too long."""

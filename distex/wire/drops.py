@@ -3,8 +3,14 @@
 import logging
 import time
 
+from distex.errors import ProtocolError
+
 ONE_BY_ONE = 20  # that are logged, each
 INTERVAL = 60.0  # seconds between those that are logged after that
+
+
+class Left(ProtocolError):
+    """Given when the peer left before it had shown whether it is one of the pool's."""
 
 
 class Drops:

@@ -21,6 +21,7 @@ from distex import options
 from distex.errors import HostError, ProtocolError
 from distex.wire.admission import Admission
 from distex.wire.client_hello import DENIED
+from distex.wire.drops import Left
 from distex.wire.secret import Secret
 
 logger = logging.getLogger("distex")
@@ -145,7 +146,9 @@ class TlsListener:
                 self._make_protocol, connection, ssl=self._context,
                 ssl_handshake_timeout=options.HELLO_TIMEOUT)
         except (OSError, EOFError) as exc:  # TLS errors are of these
-            self._count_drop(ProtocolError(f"{source} has not shown the secret: {exc}"))
+            left = isinstance(exc, (ConnectionError, EOFError, ssl.SSLEOFError))
+            error = Left if left else ProtocolError
+            self._count_drop(error(f"{source} has not shown the secret: {exc}"))
             # asyncio's frames in it refer to it, and to buffers of 256 kB, which then would stay
             # until the garbage collector comes
             exc.__traceback__ = None
