@@ -7,7 +7,6 @@ when the application starts in each (its lifespan), or at the first request.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,8 +14,9 @@ import urllib.error
 import urllib.request
 
 import pytest
+from machine import free_port
 
-from .support import DEADLINE
+from .support import DEADLINE, wait_until
 
 # what each of the programs has
 POOLS = """
@@ -51,7 +51,8 @@ def of_both():
 WSGI = POOLS + """
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [f"{use(made_before)} {use(own_pool())} {os.getpid() == parent}".encode()]
+    answer = f"{use(made_before)} {use(own_pool())} {os.getpid() == parent}"
+    return [f"{answer} by {os.getpid()}".encode()]
 """
 
 # for uvicorn, alone or below gunicorn
@@ -66,9 +67,9 @@ async def app(scope, receive, send):
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    body = f"{use(made_before)} {await made_in_lifespan.run_async(triple, 6)} {os.getpid() == parent}"
+    answer = f"{use(made_before)} {await made_in_lifespan.run_async(triple, 6)} {os.getpid() == parent}"
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": f"{answer} by {os.getpid()}".encode()})
 """
 
 
@@ -104,18 +105,13 @@ def served(tmp_path, *arguments):
         process.wait()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def ask(port):
-    """Return the answer of a server, once it is up."""
+    """Return the answer of a server, once it is up, and the process that gave it."""
     deadline = time.monotonic() + DEADLINE
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=DEADLINE) as answer:
-                return answer.read()
+                return answer.read().split(b" by ")
         except urllib.error.HTTPError:
             raise
         except OSError:
@@ -124,12 +120,25 @@ def ask(port):
             time.sleep(0.02)
 
 
+def ask_both(port):
+    """Return what the two workers of a server answer. One that was not up when the server is told to
+    end would not hear of it: gunicorn tells it before it can."""
+    answers = [ask(port) for _ in range(10)]
+
+    def both_have_answered():
+        answers.append(ask(port))
+        return len({pid for _, pid in answers}) == 2
+
+    wait_until(both_have_answered, "both to answer")
+    return {answer for answer, _ in answers}
+
+
 def test_gunicorn_with_preload(write, tmp_path):
     write(WSGI)
     port = free_port()
     with served(tmp_path, "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}",
                 "program:app"):
-        assert {ask(port) for _ in range(10)} == {b"refused 15 False"}
+        assert ask_both(port) == {b"refused 15 False"}
 
 
 def test_gunicorn_with_workers_of_uvicorn(write, tmp_path):
@@ -137,14 +146,14 @@ def test_gunicorn_with_workers_of_uvicorn(write, tmp_path):
     port = free_port()
     with served(tmp_path, "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}",
                 "-k", "uvicorn.workers.UvicornWorker", "program:app"):
-        assert {ask(port) for _ in range(10)} == {b"refused 18 False"}
+        assert ask_both(port) == {b"refused 18 False"}
 
 
 def test_uvicorn(write, tmp_path):
     write(ASGI)
     port = free_port()
     with served(tmp_path, "uvicorn", "--port", str(port), "program:app"):
-        assert ask(port) == b"15 18 True"
+        assert ask(port)[0] == b"15 18 True"
 
 
 def test_celery(write, tmp_path):
